@@ -1,0 +1,1 @@
+"""What every page shares: the form, the run control, the player, the pictures, the ledger and the links."""

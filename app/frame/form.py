@@ -1,0 +1,107 @@
+"""The parameter form: one widget for each active field, made from its declaration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from sims.engine import BadInput, Params
+from sims.engine.params import Field, Value, format_value
+
+ENSEMBLE = ("seed", "first_replicate", "replicates")
+_GRID_PER_DECADE = 20
+
+
+def form(params: Params, key: str, on_change: Callable[[Params], None]) -> None:
+    """Widgets for the active fields of `params`; a change calls `on_change` with the new params.
+
+    A change that the model refuses leaves the params as they are, and says why above the widget.
+    """
+    exact = st.toggle(
+        "Type exact values", key=f"{key}/exact", help="Text instead of sliders: any value that is allowed."
+    )
+    own = [name for name in params.active() if name not in ENSEMBLE]
+    for name in own:
+        _widget(params, name, key, exact, on_change)
+    st.caption("Ensemble")
+    for name in ENSEMBLE:
+        if name != "first_replicate" or exact:
+            _widget(params, name, key, exact or name == "seed", on_change)
+
+
+def label_of(field: Field) -> str:
+    """The field's name in words, its symbol in front."""
+    words = field.name.replace("_", " ")
+    return f"${field.symbol}$  {words}" if field.symbol else words
+
+
+def _widget(params: Params, name: str, key: str, exact: bool, on_change: Callable[[Params], None]) -> None:
+    field = params.fields()[name]
+    value: Any = getattr(params, name)
+    as_text = field.kind == "floats" or (exact and field.kind in ("int", "float"))
+    widget = f"{key}/{name}/{'text' if as_text else 'widget'}"
+    problem = f"{key}/{name}/problem"
+
+    def changed() -> None:
+        try:
+            given: Value = field.parse(st.session_state[widget].strip()) if as_text else st.session_state[widget]
+            on_change(params.replace(**{name: given}))
+            st.session_state.pop(problem, None)
+        except BadInput as error:
+            st.session_state[problem] = str(error)
+
+    if problem in st.session_state:
+        st.error(st.session_state.pop(problem))
+    st.session_state[widget] = format_value(value) if as_text else value
+    label, help_text = label_of(field), f"{field.help} Allowed: {field.allowed}."
+    if as_text:
+        st.text_input(label, key=widget, help=help_text, on_change=changed, max_chars=2000)
+    elif field.kind == "choice":
+        st.selectbox(label, field.choices, key=widget, help=help_text, on_change=changed, format_func=_words)
+    elif field.kind == "bool":
+        st.toggle(label, key=widget, help=help_text, on_change=changed)
+    elif field.scale == "log":
+        st.select_slider(
+            label, log_grid(field, value), key=widget, help=help_text, on_change=changed, format_func=_shown
+        )
+    else:
+        low, high = slider_range(field, value)
+        step = 1 if field.kind == "int" else _nice_step(high - low)
+        st.slider(label, low, high, step=step, key=widget, help=help_text, on_change=changed)
+
+
+def slider_range(field: Field, value: float) -> tuple[Any, Any]:
+    """The live range, widened to hold the present value."""
+    low, high = field.live or (field.ge, field.le)
+    kind = int if field.kind == "int" else float
+    assert low is not None and high is not None, f"{field.name} has no range to slide over"
+    return kind(min(low, value)), kind(max(high, value))
+
+
+def log_grid(field: Field, value: float) -> list[float]:
+    """Two-digit values evenly spread on a log axis over the slider's range, the present value among them."""
+    low, high = slider_range(field, value)
+    count = max(2, math.ceil(_GRID_PER_DECADE * math.log10(high / low)))
+    values = {float(f"{low * (high / low) ** (i / count):.2g}") for i in range(count + 1)} | {
+        low,
+        high,
+        value,
+    }
+    if field.kind == "int":
+        values = {round(v) for v in values}
+    return sorted(v for v in values if low <= v <= high)
+
+
+def _nice_step(span: float) -> float:
+    return float(10.0 ** math.floor(math.log10(span / 50.0)))
+
+
+def _words(choice: str) -> str:
+    return choice.replace("_", " ")
+
+
+def _shown(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else format_value(value)

@@ -1,0 +1,259 @@
+"""A lab page, top to bottom, the same for every lab; a lab brings its story and its pictures."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from urllib.parse import urlsplit
+
+import streamlit as st
+
+from sims.engine import BadInput, Lab, Params, Run, TooLarge, get_lab
+from sims.engine.budget import describe_seconds
+from sims.engine.jobs import Job
+
+from . import look
+from .form import form
+from .pictures import X_AXES, Picture, band_words, overlay_preview
+from .player import player
+from .runs import View, cost, fetch, results, submit, wait_for, watch
+from .share import data_tables, metrics_table, rerun_this
+from .state import VIEW_KEYS, PageState, decode, encode, of_preset
+from .verdicts import verdict_table
+
+AT_ONCE_SECONDS = 0.3  # runs that a picture lacks are computed unasked up to this estimate
+
+
+@dataclass(frozen=True)
+class Story:
+    """A lab's words on its page.
+
+    Args:
+        why: the derivation, in Markdown with LaTeX; shown folded.
+        label: how to call a run with these params in a legend.
+        metric: the recorded series to show while a run is still under way.
+        x_axes: names of the series that pictures may be drawn against, besides the step.
+    """
+
+    why: str
+    label: Callable[[Params], str]
+    metric: str
+    x_axes: Sequence[str] = ()
+
+
+@cache
+def lab_module(lab_id: str) -> object:
+    """`app/labs/<lab>.py`, which holds STORY and pictures(view)."""
+    return importlib.import_module(f"app.labs.{lab_id}")
+
+
+def lab_page(lab_id: str) -> None:
+    """The page of one lab."""
+    lab = get_lab(lab_id)
+    module = lab_module(lab_id)
+    story: Story = module.STORY  # type: ignore[attr-defined]
+    look.apply()
+    state, notices = _state(lab)
+
+    st.title(lab.title)
+    paper = f"[{lab.paper.title}](https://arxiv.org/abs/{lab.paper.arxiv})"
+    st.markdown(f"*{lab.sentence}*  \n{lab.paper.authors}, {paper}, {lab.paper.year}")
+    for notice in notices:
+        st.warning(notice, icon=":material/link_off:")
+    state = _presets(lab, state)
+    _sidebar(lab, state, story)
+
+    runs = {_focus_label(lab, story, state): state.focus, **state.beside}
+    try:
+        jobs = submit(lab, runs)
+    except TooLarge as refusal:
+        st.error(str(refusal))
+        return
+    if not wait_for(jobs):
+        watch(jobs, lambda current: _preview(lab, story, current))
+        return
+    finished = results(jobs)
+    if not finished:
+        return
+    view = View(lab, state, finished, x=_x_axis(lab, story), present=look.presenting())
+    pictures = _pictures(module, view)
+    _draw(view, pictures)
+
+    st.subheader("Does the theory hold here?")
+    verdict_table(view.focus.claims)
+    with st.expander("End values of every run"):
+        metrics_table(view)
+    with st.expander("Why"):
+        st.markdown(story.why)
+    with st.expander("The pictures in words and as tables"):
+        data_tables(pictures)
+    with st.expander("Rerun this, take it away"):
+        rerun_this(view, pictures, _page_url())
+
+
+# -- state ---------------------------------------------------------------------------------------------------
+
+
+def _state(lab: Lab) -> tuple[PageState, list[str]]:
+    """The page's state: from the address when somebody changed it, else from this session; the address follows."""
+    held, written = f"state/{lab.id}", f"address/{lab.id}"
+    query = {name: st.query_params.get_all(name) for name in st.query_params}
+    own = {name: values for name, values in query.items() if name not in VIEW_KEYS}
+    fresh = held not in st.session_state or (own and own != st.session_state.get(written))
+    notices = []
+    if fresh:
+        st.session_state[held], notices = decode(lab, own)
+    state: PageState = st.session_state[held]
+    link = encode(lab, state)
+    if own != link:
+        kept = {name: values for name, values in query.items() if name not in own}
+        st.query_params.from_dict({**kept, **link})
+    st.session_state[written] = link
+    return state, notices
+
+
+def _hold(lab: Lab, state: PageState) -> None:
+    """Keep a state changed by a widget, and let the address follow on the rerun that comes."""
+    st.session_state[f"state/{lab.id}"] = state
+    st.session_state[f"address/{lab.id}"] = {
+        name: st.query_params.get_all(name) for name in st.query_params if name not in VIEW_KEYS
+    }
+
+
+def _presets(lab: Lab, state: PageState) -> PageState:
+    titles = {preset.id: preset.title for preset in lab.presets}
+    widget = f"preset/{lab.id}"
+
+    def chosen() -> None:
+        if st.session_state[widget] is not None:
+            _hold(lab, of_preset(lab, st.session_state[widget]))
+
+    st.session_state[widget] = state.preset
+    st.pills(
+        "Presets",
+        list(titles),
+        format_func=titles.__getitem__,
+        key=widget,
+        on_change=chosen,
+        label_visibility="collapsed",
+    )
+    st.markdown(f"**Look:** {lab.preset(state.preset).notice}")
+    return state
+
+
+def _sidebar(lab: Lab, state: PageState, story: Story) -> None:
+    with st.sidebar:
+        look.controls()
+        st.subheader("Parameters")
+        form(state.focus, f"form/{lab.id}", lambda params: _hold(lab, state.with_focus(params)))
+        st.subheader("Beside it")
+        for label in state.beside:
+            st.button(
+                f"Remove {label}",
+                key=f"unpin/{label}",
+                icon=":material/close:",
+                width="stretch",
+                on_click=lambda label=label: _hold(lab, state.unpin(label)),
+            )
+        st.button(
+            "Keep this run for comparison",
+            key="pin",
+            icon=":material/push_pin:",
+            width="stretch",
+            on_click=lambda: _pin(lab, state, story),
+        )
+
+
+def _pin(lab: Lab, state: PageState, story: Story) -> None:
+    try:
+        _hold(lab, state.pin(_focus_label(lab, story, state), state.focus))
+    except BadInput as error:
+        st.toast(str(error), icon=":material/error:")
+
+
+def _focus_label(lab: Lab, story: Story, state: PageState) -> str:
+    """What to call the run in focus: the preset's word while it is the preset's run, else the lab's."""
+    preset = lab.preset(state.preset)
+    label = preset.label if state.focus == lab.focus(preset) else story.label(state.focus)
+    return label if label not in state.beside else f"{label} (in focus)"
+
+
+def _x_axis(lab: Lab, story: Story) -> str:
+    words = {name: words for name, (words, _) in X_AXES.items()}
+    words |= {name: lab.series[name].label for name in story.x_axes}
+    chosen = st.segmented_control(
+        "Horizontal axis",
+        list(words),
+        format_func=words.__getitem__,
+        default="step",
+        key=f"x/{lab.id}",
+        required=True,
+    )
+    return chosen or "step"
+
+
+def _page_url() -> str:
+    url = urlsplit(st.context.url or "")
+    return f"{url.scheme}://{url.netloc}{url.path}" if url.netloc else ""
+
+
+# -- pictures ------------------------------------------------------------------------------------------------
+
+
+def _pictures(module: object, view: View) -> list[Picture]:
+    """The lab's pictures; a second time when runs that they need besides the page's own are at hand."""
+    pictures: list[Picture] = module.pictures(view)  # type: ignore[attr-defined]
+    found: dict[str, Run] = {}
+    for picture in pictures:
+        at_hand, missing = fetch(view.lab, picture.needs)
+        if missing and cost(view.lab, missing) < AT_ONCE_SECONDS:
+            at_hand, _ = fetch(view.lab, picture.needs, compute=True)
+        found |= at_hand
+    if not found:
+        return pictures
+    again = View(view.lab, view.state, view.runs, view.x, view.present, found)
+    return list(module.pictures(again))  # type: ignore[attr-defined]
+
+
+def _draw(view: View, pictures: Sequence[Picture]) -> None:
+    """One player for the pictures that share a clock; a still picture joins those before it."""
+    groups: dict[tuple[int, ...], list[Picture]] = {}
+    for picture in pictures:
+        moves = picture.steps is not None and bool(picture.frames)
+        clock = tuple(picture.steps.tolist()) if moves else next(reversed(groups), ())
+        groups.setdefault(clock, []).append(picture)
+    for index, (clock, group) in enumerate(groups.items()):
+        drawn = [picture.for_player() for picture in group]
+        key = f"player/{view.lab.id}/{index}"
+        player(drawn, steps=clock or None, step_label="step", key=key, present=view.present)
+        notes = [band_words(view)] if index == 0 else []
+        for note in dict.fromkeys([*notes, *(picture.note for picture in group if picture.note)]):
+            st.caption(note)
+    for picture in pictures:
+        _, missing = fetch(view.lab, picture.needs)
+        if missing:
+            _offer(view.lab, picture, missing)
+
+
+def _offer(lab: Lab, picture: Picture, missing: list[Params]) -> None:
+    """A button that computes what a picture still lacks."""
+    waiting = f"computing/{lab.id}/{picture.id}"
+
+    def start() -> None:
+        st.session_state[waiting] = True
+
+    expected = describe_seconds(cost(lab, missing))
+    words = f"{picture.title} Compute its {len(missing)} runs (about {expected})"
+    st.button(words, key=f"offer/{picture.id}", on_click=start, icon=":material/play_arrow:")
+    if st.session_state.pop(waiting, False):
+        bar = st.progress(0.0, text="Computing")
+        fetch(lab, missing, compute=True, on_progress=bar.progress)
+        st.rerun()
+
+
+def _preview(lab: Lab, story: Story, jobs: Mapping[str, Job]) -> None:
+    """What is recorded so far, while runs are under way."""
+    spec, table = overlay_preview(lab, story.metric, {label: job.partial() for label, job in jobs.items()})
+    st.vega_lite_chart(table, spec, width="stretch", alt=f"{story.metric} recorded so far")

@@ -1,0 +1,393 @@
+"""Pictures: what a lab declares, and the overlay of theory and simulation that most of them are.
+
+A picture is data: a Vega-Lite spec with named tables, drawn by the player in the browser, exported by the same
+spec, and shown as a table on request. The chalk line is dashed; where it is not claimed it is grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import altair as alt
+import numpy as np
+from numpy.typing import NDArray
+
+from sims.engine import Lab, Params, Run
+from sims.engine.lab import Quantity
+
+from .player import Columns, on_paper
+from .player import Picture as PlayerPicture
+from .runs import View
+
+# Okabe and Ito's palette, told apart by every kind of colour vision; the run in focus comes first.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
+CLAIMED, UNCLAIMED, THIN, FLOOR = (
+    "theory",
+    "theory, not claimed here",
+    "slow limit alone",
+    "floor of the noise",
+)
+_DASHES = {CLAIMED: [7, 4], UNCLAIMED: [3, 4], THIN: [2, 3], FLOOR: [1, 4]}
+_INKS = {CLAIMED: "$text", UNCLAIMED: "$muted", THIN: "$muted", FLOOR: "$muted"}
+_WIDTHS = {CLAIMED: 2.2, UNCLAIMED: 1.4, THIN: 1.1, FLOOR: 1.4}
+LOW, HIGH = 0.1, 0.9
+X_AXES = {"step": ("training step", False), "log_step": ("training step (log)", True)}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a lab page.
+
+    `data` are tables drawn always, `frames` tables drawn one frame at a time (integer column `frame`); `alt`
+    states the result in words and numbers; `note` says what to look at. `steps` are the training steps of the
+    frames; pictures with the same ones move together. With `needs`, the picture also wants those runs: the page
+    offers to compute the ones that are missing.
+    """
+
+    id: str
+    title: str
+    spec: Mapping[str, Any]
+    alt: str
+    data: Mapping[str, Columns] = field(default_factory=dict)
+    frames: Mapping[str, Columns] = field(default_factory=dict)
+    note: str = ""
+    needs: Sequence[Params] = ()
+    steps: NDArray[np.int64] | None = None
+
+    def for_player(self) -> PlayerPicture:
+        return PlayerPicture(
+            id=self.id,
+            title=self.title,
+            spec=self.spec,
+            alt=self.alt,
+            data=self.data,
+            frames=self.frames or None,
+        )
+
+    def on_paper(self, caption: str) -> dict[str, Any]:
+        """A self-contained spec for an export: tables inside, last frame shown, caption below the title."""
+        tables = {name: _rows(columns) for name, columns in self.data.items()}
+        for name, columns in self.frames.items():
+            last = int(np.max(np.asarray(columns["frame"])))
+            tables[name] = [row for row in _rows(columns) if row["frame"] == last]
+        title = {"text": self.title, "subtitle": caption, "anchor": "start", "subtitleFontSize": 9}
+        spec = {
+            **self.spec,
+            "title": title,
+            "width": 560,
+            "height": 320,
+            "datasets": tables,
+            "background": "#ffffff",
+        }
+        return dict(on_paper(spec))
+
+
+def overlay(
+    view: View,
+    metric: str,
+    *,
+    id: str,
+    title: str,
+    chalk: str | None = None,
+    thin: str | None = None,
+    floor: str | None = None,
+    note: str = "",
+) -> Picture:
+    """A recorded series of every run over training, with its chalk line on the same axes.
+
+    Args:
+        metric: the recorded series; drawn as the median over replicates with its 10 to 90 percent band.
+        chalk: name of the prediction to draw dashed (by default that of the metric).
+        thin: a second prediction, drawn thin, of the run in focus.
+        floor: a third one, dotted, of the run in focus.
+    """
+    quantity = view.lab.quantity(metric)
+    lines = _lines(view, metric)
+    theory = _theory(view, chalk or metric, thin, floor)
+    now = _now(view, metric)
+    log_y = quantity.scale == "log"
+    if log_y:
+        for table, names in ((lines, ("median", "low", "high")), (theory, ("value",)), (now, ("value",))):
+            for name in names:
+                table[name] = _positive(table[name])
+    domain = _domain([lines["median"], lines["high"], lines["low"], theory["value"]], log_y)
+    spec = _overlay_spec(
+        view,
+        quantity,
+        domain,
+        [str(label) for label in view.runs],
+        sorted(set(theory["kind"]), key=list(_DASHES).index),
+    )
+    return Picture(
+        id=id,
+        title=title,
+        spec=spec,
+        alt=describe(view, metric, chalk or metric),
+        data={"lines": lines, "theory": theory},
+        frames={"now": now},
+        steps=view.focus.trace.frame_step,
+        note=note,
+    )
+
+
+def overlay_preview(
+    lab: Lab, metric: str, partial: Mapping[str, tuple[NDArray[np.int64], Mapping[str, NDArray[np.float64]]]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A spec and a table of what runs have recorded of a series so far: the median over replicates."""
+    parts = []
+    for label, (step, series) in partial.items():
+        median = _quantile(series[metric], 0.5)
+        known = np.isfinite(median)
+        parts.append((np.full(known.sum(), label, dtype=object), step[known], median[known]))
+    table = dict(zip(("run", "step", "value"), map(np.concatenate, zip(*parts, strict=True)), strict=True))
+    quantity = lab.quantity(metric)
+    scale = alt.Scale(type="log") if quantity.scale == "log" else alt.Scale()
+    end = max(int(step[-1]) for step, _ in partial.values())
+    chart = (
+        alt.Chart(alt.NamedData("table"))
+        .mark_line()
+        .encode(
+            alt.X("step:Q", title="training step", scale=alt.Scale(domain=[0, end])),
+            alt.Y("value:Q", title=quantity.label, scale=scale),
+            alt.Color(
+                "run:N",
+                title=None,
+                sort=list(partial),
+                scale=alt.Scale(domain=list(partial), range=list(PALETTE[: len(partial)])),
+            ),
+        )
+    )
+    spec = finish(chart)
+    spec.pop("data", None)
+    return spec, table
+
+
+def band_words(view: View) -> str:
+    """Number of replicates and kind of interval, for the figure; how many diverged, where some did."""
+    counts = {run.trace.replicates for run in view.runs.values()}
+    many = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    words = f"Solid: median of {many} replicates, band from 10 to 90 percent. Dashed: theory."
+    diverged = [
+        f"{run.diverged} of {run.trace.replicates} ({label})" for label, run in view.runs.items() if run.diverged
+    ]
+    return words + (f" Diverged and left out from there on: {', '.join(diverged)}." if diverged else "")
+
+
+def describe(view: View, metric: str, chalk: str) -> str:
+    """The result of an overlay in numbers, one sentence for each run."""
+    sentences = []
+    name = view.lab.quantity(metric).label
+    for label, run in view.runs.items():
+        series = _quantile(run.trace.series[metric], 0.5)
+        finite = np.flatnonzero(np.isfinite(series))
+        if not len(finite):
+            sentences.append(f"{label}: every replicate diverged.")
+            continue
+        first, last = finite[0], finite[-1]
+        predicted = run.prediction.prediction.get(chalk)
+        theory = ""
+        if predicted is not None:
+            end = predicted if isinstance(predicted, float) else float(predicted[last])
+            theory = f"; theory {end:.3g}" + ("" if run.prediction.claimed(chalk)[last] else ", not claimed there")
+        moves = "falls" if series[last] < series[first] else "grows"
+        ends = f"from {series[first]:.3g} to {series[last]:.3g} at step {run.trace.step[last]:,}"
+        sentences.append(f"{label}: the median {name} {moves} {ends}{theory}.")
+    return " ".join(sentences)
+
+
+def x_axis(view: View) -> tuple[str, bool]:
+    """Title and log scale of the horizontal axis."""
+    return X_AXES[view.x] if view.x in X_AXES else (view.lab.series[view.x].label, False)
+
+
+def x_of(view: View, run: Run) -> NDArray[np.float64]:
+    """(T,) horizontal coordinate of a run's recorded steps."""
+    return run.trace.step.astype(np.float64) if view.x in X_AXES else _quantile(run.trace.series[view.x], 0.5)
+
+
+def _lines(view: View, metric: str) -> dict[str, Any]:
+    parts = []
+    for label, run in view.runs.items():
+        x, values = x_of(view, run), run.trace.series[metric]
+        shown = _shown(view, x)
+        columns = [_quantile(values, q)[shown] for q in (0.5, LOW, HIGH)]
+        parts.append((np.full(shown.sum(), label, dtype=object), run.trace.step[shown], x[shown], *columns))
+    return dict(
+        zip(
+            ("run", "step", "x", "median", "low", "high"),
+            map(np.concatenate, zip(*parts, strict=True)),
+            strict=True,
+        )
+    )
+
+
+def _theory(view: View, chalk: str, thin: str | None, floor: str | None) -> dict[str, Any]:
+    parts: list[tuple[Any, ...]] = []
+    for label, run in view.runs.items():
+        wanted = [(chalk, None), *(((thin, THIN), (floor, FLOOR)) if label == view.focus_label else ())]
+        for name, kind in wanted:
+            value = run.prediction.prediction.get(name) if name else None
+            if value is None or name is None:
+                continue
+            x = x_of(view, run)
+            shown = _shown(view, x)
+            series = np.broadcast_to(np.asarray(value, dtype=np.float64), x.shape)
+            claimed = run.prediction.claimed(name)
+            for words, mask in (
+                ((CLAIMED, claimed), (UNCLAIMED, ~claimed)) if kind is None else ((kind, np.ones_like(claimed)),)
+            ):
+                kept = shown & (mask | _neighbours(mask) if words == UNCLAIMED else mask)
+                if np.any(kept):
+                    stretch = np.cumsum(np.diff(mask.astype(int), prepend=0) == 1)
+                    group = [f"{label}/{words}/{s}" for s in stretch[kept]]
+                    fixed = [np.full(kept.sum(), text, dtype=object) for text in (label, words)]
+                    parts.append((*fixed, np.array(group, dtype=object), run.trace.step[kept], x[kept], series[kept]))
+    names = ("run", "kind", "group", "step", "x", "value")
+    if not parts:
+        return {name: np.zeros(0, dtype=object if name in ("run", "kind", "group") else float) for name in names}
+    return dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+
+
+def _neighbours(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where a point touches a stretch of the mask, so that a grey stretch meets the claimed one."""
+    touching = np.zeros_like(mask)
+    touching[1:] |= mask[:-1]
+    touching[:-1] |= mask[1:]
+    return touching
+
+
+def _now(view: View, metric: str) -> dict[str, Any]:
+    """The point of each run at each frame of the run in focus (runs that are shorter wait at their end)."""
+    frames = view.focus.trace.frame_step
+    parts = []
+    for label, run in view.runs.items():
+        at = np.searchsorted(run.trace.step, np.minimum(frames, run.trace.step[-1]), side="right") - 1
+        x = x_of(view, run)[at]
+        value = np.where(_shown(view, x), _quantile(run.trace.series[metric], 0.5)[at], np.nan)
+        parts.append(
+            (
+                np.arange(len(frames)),
+                np.full(len(frames), label, dtype=object),
+                np.where(np.isnan(value), np.nan, x),
+                value,
+            )
+        )
+    return dict(zip(("frame", "run", "x", "value"), map(np.concatenate, zip(*parts, strict=True)), strict=True))
+
+
+def _shown(view: View, x: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """A log axis has no room for step 0."""
+    return x > 0 if x_axis(view)[1] else np.isfinite(x)
+
+
+def _overlay_spec(
+    view: View, quantity: Quantity, domain: tuple[float, float], labels: list[str], kinds: list[str]
+) -> dict[str, Any]:
+    words, log_x = x_axis(view)
+    xs = [x_of(view, run) for run in view.runs.values()]
+    start = min(float(np.min(x[x > 0], initial=np.inf)) for x in xs) if log_x else 0.0
+    end = max(float(np.nanmax(x)) for x in xs)
+    log_y = quantity.scale == "log"
+    x_scale = alt.Scale(type="log" if log_x else "linear", domain=[start, max(end, start * 1.01, 1e-9)], nice=False)
+    y_scale = alt.Scale(type="log" if log_y else "linear", domain=list(domain), nice=False, clamp=True)
+    x_ticks: dict[str, Any] = {"values": _decades(start, end)} if log_x else {"tickCount": 6}
+    y_ticks: dict[str, Any] = {"values": _decades(*domain)} if log_y else {"tickCount": 6}
+    x = alt.X("x:Q", title=words, scale=x_scale, axis=alt.Axis(format=",.0f" if view.x in X_AXES else "~g", **x_ticks))
+    y = {"scale": y_scale, "axis": alt.Axis(format="~g", **y_ticks), "title": quantity.label}
+    colour = alt.Color("run:N", sort=labels, scale=_named(labels, PALETTE), legend=legend(2))
+    dash = alt.StrokeDash(
+        "kind:N", sort=kinds, scale=_named(kinds, [_DASHES[k] for k in kinds]), legend=legend(2, "bottom")
+    )
+    inks = _named(kinds, [_INKS[k] for k in kinds])
+    widths = _named(kinds, [_WIDTHS[k] for k in kinds])
+    lines, theory, now = (alt.Chart(alt.NamedData(name)) for name in ("lines", "theory", "now"))
+    layers = [
+        lines.mark_area(opacity=0.18, clip=True).encode(x, alt.Y("low:Q", **y), alt.Y2("high:Q"), colour),
+        lines.mark_line(strokeWidth=2.2, clip=True).encode(x, alt.Y("median:Q", **y), colour),
+    ]
+    if kinds:
+        layers.append(
+            theory.mark_line(clip=True).encode(
+                x,
+                alt.Y("value:Q", **y),
+                dash,
+                alt.Detail("group:N"),
+                stroke=alt.Stroke("kind:N", sort=kinds, scale=inks, legend=None),
+                strokeWidth=alt.StrokeWidth("kind:N", sort=kinds, scale=widths, legend=None),
+            )
+        )
+    layers.append(now.mark_point(filled=True, size=70, clip=True).encode(x, alt.Y("value:Q", **y), colour))
+    chart = alt.layer(*layers).resolve_scale(color="shared", stroke="independent", strokeWidth="independent")
+    return finish(chart)
+
+
+def legend(columns: int, orient: Literal["top", "bottom"] = "top") -> alt.Legend:
+    """A legend above or below the picture, of strokes that can be told apart."""
+    return alt.Legend(
+        title=None,
+        orient=orient,
+        columns=columns,
+        symbolType="stroke",
+        symbolOpacity=1,
+        symbolStrokeWidth=3,
+        symbolStrokeColor="$muted",
+        labelLimit=260,
+    )
+
+
+def _named(names: Sequence[str], values: Sequence[Any]) -> alt.Scale:
+    return alt.Scale(domain=list(names), range=list(values)[: len(names)])
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """Powers of ten inside a range, thinned to at most eight."""
+    first, last = int(np.ceil(np.log10(low) - 1e-9)), int(np.floor(np.log10(high) + 1e-9))
+    return [float(10.0**k) for k in range(first, last + 1, max(1, (last - first) // 8 + 1))]
+
+
+def finish(chart: Any) -> dict[str, Any]:
+    """The chart as a plain spec for the player, without the theme and the sizes that the page decides."""
+    spec: dict[str, Any] = chart.to_dict(validate=False)
+    for name in ("config", "$schema", "datasets"):
+        spec.pop(name, None)
+    return spec
+
+
+def _positive(values: Any) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    return np.where(array > 0, array, np.nan)
+
+
+def _domain(columns: Sequence[Any], log: bool) -> tuple[float, float]:
+    values = np.concatenate([np.asarray(column, dtype=np.float64) for column in columns])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return (0.1, 1.0) if log else (0.0, 1.0)
+    low, high = float(values.min()), float(values.max())
+    if log:
+        low = max(low, high * 1e-9)
+        return low / 1.3, high * 1.3
+    pad = 0.05 * (high - low or abs(high) or 1.0)
+    return low - pad, high + pad
+
+
+def _quantile(values: NDArray[np.float64], q: float) -> NDArray[np.float64]:
+    """(T,) quantile over the replicates that are still finite; NaN where none is."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return np.asarray(np.quantile(values, q, axis=0))
+    alive = finite.any(axis=0)
+    result = np.full(values.shape[1], np.nan)
+    if alive.any():
+        result[alive] = np.nanquantile(np.where(finite, values, np.nan)[:, alive], q, axis=0)
+    return result
+
+
+def _rows(columns: Columns) -> list[dict[str, Any]]:
+    arrays = {name: np.asarray(values).tolist() for name, values in columns.items()}
+    rows = [dict(zip(arrays, row, strict=True)) for row in zip(*arrays.values(), strict=True)]
+    return [
+        {name: None if isinstance(v, float) and not np.isfinite(v) else v for name, v in row.items()} for row in rows
+    ]

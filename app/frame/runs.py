@@ -1,0 +1,155 @@
+"""The runs of a page: asked for, waited for briefly, watched when they take longer, cancelled when given up."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from sims.engine import ChalklineError, Lab, Params, Run
+from sims.engine.budget import describe_seconds, estimate, require
+from sims.engine.jobs import Job, Jobs
+from sims.engine.keys import run_key
+from sims.engine.store import Store
+
+from .state import PageState
+
+PATIENCE_SECONDS = 1.5  # a rerun waits this long before it shows a progress bar instead
+LIVE_SECONDS = float(os.environ.get("CHALKLINE_LIVE_SECONDS", "60"))
+LIVE_BYTES = 256e6
+
+
+@dataclass(frozen=True)
+class View:
+    """What a lab's pictures are drawn from: the finished runs by label, the one in focus first."""
+
+    lab: Lab
+    state: PageState
+    runs: Mapping[str, Run]
+    x: str = "step"
+    present: bool = False
+    fetched: Mapping[str, Run] = field(default_factory=dict)
+
+    @property
+    def focus(self) -> Run:
+        return next(iter(self.runs.values()))
+
+    @property
+    def focus_label(self) -> str:
+        return next(iter(self.runs))
+
+    def at_hand(self, params: Params) -> Run | None:
+        """A run that a picture needs besides the page's own, if it has been computed before."""
+        return self.fetched.get(run_key(self.lab, params))
+
+
+@st.cache_resource
+def server_jobs() -> Jobs:
+    """The jobs of this server process."""
+    return Jobs(Store())
+
+
+def session_id() -> str:
+    context = get_script_run_ctx()
+    return "" if context is None else context.session_id
+
+
+def submit(lab: Lab, wanted: Mapping[str, Params], keep: Sequence[str] = ()) -> dict[str, Job]:
+    """Start the runs of a page, each in the slot of its label; the session's other jobs are given up.
+
+    Raises:
+        TooLarge: one of them is beyond what a page may ask for; nothing is started then.
+    """
+    jobs, session = server_jobs(), session_id()
+    for params in wanted.values():
+        stored = jobs.store is not None and jobs.store.holds(run_key(lab, params))
+        if not stored:
+            require(lab, params, seconds=LIVE_SECONDS, bytes=LIVE_BYTES)
+    jobs.release(session, keep={f"{lab.id}/{label}" for label in (*wanted, *keep)})
+    return {label: jobs.submit(lab, params, session, f"{lab.id}/{label}") for label, params in wanted.items()}
+
+
+def wait_for(jobs: Mapping[str, Job], seconds: float = PATIENCE_SECONDS) -> bool:
+    """Whether all have ended before that time is up."""
+    deadline = time.monotonic() + seconds
+    return all(_ended(job, deadline) for job in jobs.values())
+
+
+def _ended(job: Job, deadline: float) -> bool:
+    try:
+        job.result(max(0.0, deadline - time.monotonic()))
+    except TimeoutError:
+        return False
+    except ChalklineError:
+        return True
+    return True
+
+
+def results(jobs: Mapping[str, Job]) -> dict[str, Run]:
+    """The runs that ended well; for each of the others its message is shown."""
+    found = {}
+    for label, job in jobs.items():
+        if job.notice:
+            st.warning(job.notice)
+        try:
+            found[label] = job.result(0)
+        except ChalklineError as error:
+            st.error(f"{label}: {error}")
+    return found
+
+
+def watch(jobs: Mapping[str, Job], preview: Callable[[Mapping[str, Job]], None]) -> None:
+    """A progress bar, what is recorded so far, and a stop button, until all runs have ended."""
+
+    @st.fragment(run_every=0.5)
+    def progress() -> None:
+        if all(job.finished() for job in jobs.values()):
+            st.rerun()
+        running = {label: job for label, job in jobs.items() if not job.finished()}
+        for label, job in running.items():
+            expected = f", about {describe_seconds(job.budget.seconds)} in all" if job.budget else ""
+            st.progress(job.progress, text=f"{label}: {100 * job.progress:.0f} %{expected}")
+        if st.button("Stop", icon=":material/stop_circle:", shortcut="Escape"):
+            for job in running.values():
+                job.cancel()
+        preview(jobs)
+
+    progress()
+
+
+def fetch(
+    lab: Lab,
+    wanted: Sequence[Params],
+    compute: bool = False,
+    on_progress: Callable[[float], object] = lambda fraction: None,
+) -> tuple[dict[str, Run], list[Params]]:
+    """Runs that a picture needs, by key, and those that are missing.
+
+    Only what has been computed before is fetched, unless `compute` asks for the rest, one after the other.
+    """
+    jobs, session = server_jobs(), session_id()
+    found: dict[str, Run] = {}
+    missing = []
+    for index, params in enumerate(wanted):
+        key = run_key(lab, params)
+        run = jobs.recall(key)
+        stored = jobs.store is not None and jobs.store.holds(key)
+        if run is None and (stored or compute):
+            job = jobs.submit(lab, params, session, f"{lab.id}/picture/{key}")
+            while not wait_for({key: job}, 0.2):
+                on_progress((index + job.progress) / len(wanted))
+            run = job.result(0)
+        if run is None:
+            missing.append(params)
+        else:
+            found[key] = run
+    return found, missing
+
+
+def cost(lab: Lab, wanted: Sequence[Params]) -> float:
+    """Estimated seconds of computing these runs one after the other."""
+    return sum(estimate(lab, params).seconds for params in wanted)

@@ -1,0 +1,167 @@
+"""A page's state, and the link that holds it: the run in focus and the runs drawn beside it.
+
+A link carries the lab's version and every active field that differs from that version's defaults, by name, so
+that it can be read and written by hand:
+
+    /label_noise?v=1&preset=shape_matters&n_train=60&beside=gradient+descent~algorithm:gd~steps:20000
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from sims.engine import BadInput, Lab, Params
+from sims.engine.errors import shorten
+
+MOST_BESIDE = 6
+LONGEST_LABEL = 60
+VIEW_KEYS = ("embed", "embed_options", "present")  # what else a page's address may hold
+
+
+@dataclass(frozen=True)
+class PageState:
+    """What a lab page shows: `focus` in the form, `beside` = {label: params} drawn with it."""
+
+    preset: str
+    focus: Params
+    beside: Mapping[str, Params] = field(default_factory=dict)
+
+    def with_focus(self, focus: Params) -> PageState:
+        return replace(self, focus=focus)
+
+    def pin(self, label: str, params: Params) -> PageState:
+        """The state with one more run beside the focus, under a label not taken yet. Raises BadInput."""
+        if len(self.beside) >= MOST_BESIDE:
+            raise BadInput(f"At most {MOST_BESIDE} runs are drawn beside the one in focus: remove one first.")
+        label = _clean(label)
+        taken, number, chosen = {*self.beside}, 2, label
+        while chosen in taken:
+            chosen, number = f"{label} ({number})", number + 1
+        return replace(self, beside={**self.beside, chosen: params})
+
+    def unpin(self, label: str) -> PageState:
+        return replace(self, beside={other: params for other, params in self.beside.items() if other != label})
+
+
+def of_preset(lab: Lab, preset_id: str) -> PageState:
+    """The state that a preset describes. Raises UnknownName."""
+    preset = lab.preset(preset_id)
+    runs = lab.runs(preset)
+    return PageState(preset.id, runs.pop(preset.label), runs)
+
+
+def encode(lab: Lab, state: PageState) -> dict[str, list[str]]:
+    """The query of the link to this state; the default page's is empty."""
+    if state == of_preset(lab, lab.presets[0].id):
+        return {}
+    query = {"v": [str(lab.version)], "preset": [state.preset]}
+    query |= {name: [text] for name, text in state.focus.texts().items()}
+    beside = [
+        "~".join([label, *(f"{n}:{t}" for n, t in params.texts().items())]) for label, params in state.beside.items()
+    ]
+    return {**query, "beside": beside} if beside else query
+
+
+def decode(lab: Lab, query: Mapping[str, Sequence[str]]) -> tuple[PageState, list[str]]:
+    """The state that a link describes, and a sentence for each part of it that was not understood.
+
+    What is understood is kept; nothing is dropped in silence.
+    """
+    notices: list[str] = []
+    query = {name: values for name, values in query.items() if name not in VIEW_KEYS}
+    default = of_preset(lab, lab.presets[0].id)
+    if not query:
+        return default, notices
+    version = _version(lab, query, notices)
+    state = default
+    if "preset" in query:
+        try:
+            state = of_preset(lab, query["preset"][-1])
+        except BadInput as error:
+            notices.append(str(error))
+    texts = {name: values[-1] for name, values in query.items() if name not in ("v", "preset", "beside")}
+    notices += [
+        f"{shorten(name)} is written {len(values)} times; the last one counts."
+        for name, values in query.items()
+        if len(values) > 1 and name != "beside"
+    ]
+    if texts or "v" in query:
+        state = replace(state, focus=_params(lab, texts, version, notices))
+    if "beside" in query or "v" in query:
+        state = replace(state, beside=_beside(lab, query.get("beside", ()), version, notices))
+    return state, notices
+
+
+def _version(lab: Lab, query: Mapping[str, Sequence[str]], notices: list[str]) -> int:
+    if "v" not in query:
+        return lab.version
+    text = query["v"][-1]
+    if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= lab.version:
+        version = int(text[:9])
+        if version != lab.version:
+            notices.append(
+                f"This link was made for version {version} of the lab; it is shown by version {lab.version}."
+            )
+        return version
+    notices.append(
+        f"The link says version {shorten(text)}; this lab has versions 1 to {lab.version}. The present one is shown."
+    )
+    return lab.version
+
+
+def _params(lab: Lab, texts: Mapping[str, str], version: int, notices: list[str]) -> Params:
+    """Params from texts: a field that is not understood is named and left at its default."""
+    try:
+        texts = lab.migrate(texts, version)
+    except BadInput as error:
+        notices.append(str(error))
+        return lab.params.make()
+    values = {}
+    for name, text in texts.items():
+        declared = lab.params.fields().get(name)
+        if declared is None:
+            notices.append(f"The link sets {shorten(name)}, which {lab.id} does not have; it was ignored.")
+            continue
+        try:
+            values[name] = declared.parse(text)
+        except BadInput as error:
+            notices.append(f"{error} It was ignored.")
+    while True:
+        try:
+            return lab.params.make(values)
+        except BadInput as error:
+            wrong = [
+                problem.parameter
+                for problem in error.problems
+                if not isinstance(problem, str) and problem.parameter in values
+            ]
+            notices.append(f"{error} It was ignored.")
+            if not wrong:
+                return lab.params.make()
+            for name in wrong:
+                del values[name]
+
+
+def _beside(lab: Lab, entries: Sequence[str], version: int, notices: list[str]) -> dict[str, Params]:
+    if len(entries) > MOST_BESIDE:
+        notices.append(
+            f"The link names {len(entries)} runs beside the one in focus; the first {MOST_BESIDE} are drawn."
+        )
+    found: dict[str, Params] = {}
+    for entry in entries[:MOST_BESIDE]:
+        label, *pairs = entry.split("~")
+        texts = dict(pair.split(":", 1) for pair in pairs if ":" in pair)
+        broken = [pair for pair in pairs if ":" not in pair]
+        notices += [
+            f"{shorten(pair)} in the run {shorten(label)} is not of the form name:value; it was ignored."
+            for pair in broken
+        ]
+        found[_clean(label)] = _params(lab, texts, version, notices)
+    return found
+
+
+def _clean(label: str) -> str:
+    """A label as a link may hold it: printable, short, without the signs that separate."""
+    kept = "".join(c for c in label if c.isprintable() and c not in "~<>[]()$`*_\\")
+    return kept.strip()[:LONGEST_LABEL] or "run"

@@ -1,0 +1,47 @@
+"""Verdicts on a page: each claim about the run in focus, what was predicted, what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from sims.engine import Verdict
+
+MARKS = {"holds": "✓ holds", "fails": "✗ fails", "outside": "○ outside", "undecided": "? undecided"}
+_COLOURS = {"holds": "green", "fails": "red", "outside": "orange", "undecided": "gray"}
+MEANING = (
+    "**holds**: measured and predicted agree within the tolerance. **fails**: they do not. **outside**: an "
+    "assumption of the theorem is broken here, so that it promises nothing. **undecided**: too few replicates "
+    "to tell, or not judged yet."
+)
+_TEXT = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]$<>|:#"})
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> None:
+    """A table of verdicts, failing and outside ones as visible as the others."""
+    if not verdicts:
+        st.info("No claim speaks of this kind of run.")
+        return
+    rows = [
+        {
+            "verdict": f":{_COLOURS[verdict.verdict]}-badge[{MARKS[verdict.verdict]}]",
+            "claim": f"{_escape(verdict.statement)}  \n:small[:gray[{_escape(f'{verdict.reason} {verdict.source}.')}]]",
+            "predicted": _number(verdict.predicted),
+            "measured": _number(verdict.measured) + (f" ± {verdict.error:.2g}" if verdict.error else ""),
+            "tolerance": _number(verdict.tolerance),
+        }
+        for verdict in verdicts
+    ]
+    st.table(pd.DataFrame(rows).set_index("verdict"), border="horizontal")
+    st.caption(MEANING)
+
+
+def _escape(text: str) -> str:
+    """Words as words: nothing in them is taken for Markdown."""
+    return text.translate(_TEXT)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"

@@ -1,0 +1,1 @@
+"""One module a lab: its story and its pictures."""

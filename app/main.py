@@ -1,0 +1,18 @@
+"""The app: a home page and one page for each lab, found by its folder."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import streamlit as st
+
+from app.frame.page import lab_page
+from app.home import home
+from sims import all_labs
+
+st.set_page_config(page_title="Chalkline", page_icon=str(Path(__file__).with_name("icon.png")), layout="wide")
+
+pages = {lab.id: st.Page(partial(lab_page, lab.id), title=lab.title, url_path=lab.id) for lab in all_labs()}
+front = st.Page(lambda: home(pages), title="Chalkline", url_path="home", default=True, icon=":material/home:")
+st.navigation({"": [front], "Labs": list(pages.values())}, position="top").run()

@@ -1,0 +1,390 @@
+"""The server: one process, the Streamlit app inside an ASGI app of our own.
+
+What is added around Streamlit: a gate (whom and how many we answer), a janitor (memory), `/health`, and
+Vega's scripts for the players. `python -m app.server` starts it from any working directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import functools
+import gc
+import gzip
+import hashlib
+import ipaddress
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+import webbrowser
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+import uvicorn
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+from streamlit import config
+from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
+
+from app import net
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "app" / "main.py"
+STREAM = "/_stcore/stream"
+METRICS = "/_stcore/metrics"
+FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+
+SESSIONS = 300  # browser tabs at once, unless CHALKLINE_SESSIONS says otherwise
+RERUNS_PER_SECOND = 20.0  # of one tab; a faster sender waits, and so slows only itself
+BURST = 40  # messages that a tab may send at once before it is slowed
+INCOMING_BYTES = 8 * 2**20  # one message from a browser; widgets' states are a few kB
+JANITOR_SECONDS = 20.0
+QUIET_SECONDS = 1.0  # no message for so long counts as idle
+PATIENCE_SECONDS = 60.0  # a server that is never idle is swept all the same
+
+FULL = "This Chalkline server is full ({limit} open pages): try again in a minute."
+
+VEGA_VERSION = version("vl-convert-python")
+VEGA_URL = f"/assets/vega.js?v={VEGA_VERSION}"
+
+logger = logging.getLogger("chalkline.server")
+_vega_lock = threading.Lock()
+
+
+@dataclass
+class House:
+    """What the gate, the janitor and the health check know of the running server."""
+
+    public: tuple[str, ...] = ()  # names under which a proxy shows us
+    limit: int = SESSIONS
+    sessions: int = 0
+    last_message: float = 0.0
+    state: str = "starting"  # "ok" once everything is warm
+
+
+class Gate:
+    """ASGI middleware: whom we answer, how many, and how fast one of them may ask.
+
+    Streamlit checks the host name for its websocket only, and judges a foreign Origin by asking a server on
+    the internet for our own address, for up to two seconds during which nobody is served: hence both checks
+    are made here, first.
+    """
+
+    def __init__(self, app: ASGIApp, house: House) -> None:
+        self.app = app
+        self.house = house
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        refusal = self.refusal(scope)
+        if refusal is not None:
+            await refuse(refusal, scope, receive, send)
+        elif scope["type"] == "websocket" and scope["path"] == STREAM:
+            self.house.sessions += 1
+            try:
+                await self.app(same_origin(scope), self.paced(receive), self.noted(send))
+            finally:
+                self.house.sessions -= 1
+        else:
+            await self.app(same_origin(scope), receive, send)
+
+    def refusal(self, scope: Scope) -> Response | None:
+        """The response that turns a request away, or none."""
+        headers = Headers(scope=scope)
+        host, origin, path = headers.get("host"), headers.get("origin"), scope["path"]
+        if path == "/health":
+            return None  # says one word, and load balancers ask by number
+        if not is_host_allowed(host):
+            return PlainTextResponse(
+                f"This server does not answer to the name {host!r}: start it with CHALKLINE_HOSTS set to the "
+                "names under which it is reached, separated by commas.",
+                421,
+            )
+        if origin is not None and origin.partition("://")[2] not in (host, *self.house.public):
+            return PlainTextResponse("Another site's pages may not use this server.", 403)
+        if path == METRICS and not (
+            on_this_machine(scope["client"]) and not any(name in headers for name in FORWARDED)
+        ):
+            return PlainTextResponse("The metrics are for this machine only.", 403)
+        if self.house.sessions >= self.house.limit:
+            sentence, again = FULL.format(limit=self.house.limit), {"Retry-After": "20"}
+            if path == STREAM:
+                return PlainTextResponse(sentence, 503, again)
+            if "text/html" in headers.get("accept", ""):
+                page = f'<meta http-equiv="refresh" content="20"><title>Chalkline</title><p>{sentence}</p>'
+                return HTMLResponse(page, 503, again)
+        return None
+
+    def paced(self, receive: Receive) -> Receive:
+        """`receive`, at most `RERUNS_PER_SECOND` messages a second after a first `BURST`."""
+        due = 0.0
+
+        async def paced() -> Message:
+            nonlocal due
+            message = await receive()
+            if message["type"] == "websocket.receive":
+                now = self.house.last_message = time.monotonic()
+                due = max(due, now - BURST / RERUNS_PER_SECOND) + 1 / RERUNS_PER_SECOND
+                if due > now:
+                    await asyncio.sleep(due - now)
+            return message
+
+        return paced
+
+    def noted(self, send: Send) -> Send:
+        async def noted(message: Message) -> None:
+            self.house.last_message = time.monotonic()
+            await send(message)
+
+        return noted
+
+
+async def refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers a request, or denies a websocket with the same status and sentence."""
+    if scope["type"] == "http":
+        await response(scope, receive, send)
+        return
+    channel = WebSocket(scope, receive, send)
+    await channel.receive()  # the handshake, which must be taken before it can be answered
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await channel.send_denial_response(response)
+    else:
+        await channel.close(1013 if response.status_code == 503 else 1008, bytes(response.body).decode())
+
+
+def same_origin(scope: Scope) -> Scope:
+    """The scope with an accepted Origin written as our own.
+
+    Behind a proxy the page's origin and our host name differ; Streamlit would look for its own address on
+    the internet before it accepts that, and the gate has judged it already.
+    """
+    headers = Headers(scope=scope)
+    if "origin" not in headers:
+        return scope
+    own = b"http://" + headers["host"].encode("latin-1")
+    pairs = [(name, own if name == b"origin" else value) for name, value in scope["headers"]]
+    return {**scope, "headers": pairs}
+
+
+def on_this_machine(client: tuple[str, int] | None) -> bool:
+    try:
+        return client is not None and ipaddress.ip_address(client[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def settings(hosts: tuple[str, ...], public: tuple[str, ...] = (), port: int | None = None) -> dict[str, Any]:
+    """Streamlit's options: those of `.streamlit/config.toml`, by dotted name, and those of the moment."""
+
+    def flat(prefix: str, table: dict[str, Any]) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        for name, value in table.items():
+            dotted = f"{prefix}.{name}" if prefix else name
+            options |= flat(dotted, value) if isinstance(value, dict) else {dotted: value}
+        return options
+
+    with open(ROOT / ".streamlit" / "config.toml", "rb") as file:
+        options = flat("", tomllib.load(file))
+    options["server.allowedHosts"] = list(hosts)
+    if port is not None:
+        options["server.port"] = port
+    return options
+
+
+@functools.cache
+def _vega() -> tuple[bytes, bytes, str]:
+    # In a process of its own: the bundler holds the interpreter for seconds, and with it every session.
+    command = "import sys, vl_convert; sys.stdout.buffer.write(vl_convert.javascript_bundle().encode())"
+    plain = subprocess.run([sys.executable, "-c", command], stdout=subprocess.PIPE, check=True).stdout
+    return plain, gzip.compress(plain, 9, mtime=0), f'"{hashlib.sha256(plain).hexdigest()[:32]}"'
+
+
+def vega() -> tuple[bytes, bytes, str]:
+    """Vega, Vega-Lite and Vega-Embed as one script, made once: plain, gzipped, and its tag."""
+    with _vega_lock:
+        return _vega()
+
+
+def vega_script(request: Request) -> Response:
+    """`GET /assets/vega.js`: kept by the browser for good when asked for by version, as `VEGA_URL` does.
+
+    Without the version it is kept for an hour: an upgrade must not meet a script of the year before.
+    """
+    plain, packed, tag = vega()
+    by_version = request.query_params.get("v") == VEGA_VERSION
+    keep = "public, max-age=31536000, immutable" if by_version else "public, max-age=3600"
+    headers = {"Cache-Control": keep, "ETag": tag, "Vary": "Accept-Encoding"}
+    known = [item.strip().removeprefix("W/") for item in request.headers.get("if-none-match", "").split(",")]
+    if tag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    body = plain
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        body, headers["Content-Encoding"] = packed, "gzip"
+    return Response(body, media_type="text/javascript", headers=headers)
+
+
+def warm_up() -> None:
+    """Makes what the first page needs and loads every lab's kernels and theory, so that no user waits.
+
+    `python -m sims warm` compiles them beforehand; here they are read from its cache.
+    """
+    import altair  # noqa: F401
+    import pandas  # noqa: F401
+
+    from sims import engine
+
+    for lab in engine.all_labs():
+        engine.predict(lab, lab.params())
+        for probe in lab.probes().values():
+            probe()
+    vega()
+
+
+def janitor(house: House, warm: Callable[[], None], ready: Callable[[], None], stop: threading.Event) -> None:
+    """Warms the server up, then collects garbage while nobody waits.
+
+    Streamlit's own collection after every rerun (`runner.postScriptGC`) holds the interpreter and with it
+    every session; once in a while and in quiet moments is enough. What is alive after the warm-up stays:
+    freezing keeps the collector from walking through it again.
+    """
+    try:
+        warm()
+    except Exception:
+        logger.exception("The warm-up failed; /health will say so and the pages may not work.")
+        house.state = "the warm-up failed; see the server's log"
+    else:
+        house.state = "ok"
+        ready()
+    gc.collect()
+    gc.freeze()
+    while not stop.wait(JANITOR_SECONDS):
+        patience = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() - house.last_message < QUIET_SECONDS and time.monotonic() < patience:
+            if stop.wait(QUIET_SECONDS):
+                return
+        gc.collect()
+
+
+def build(
+    script: str | Path = SCRIPT,
+    *,
+    hosts: tuple[str, ...] = ("127.0.0.1", "localhost"),
+    public: tuple[str, ...] = (),
+    sessions: int = SESSIONS,
+    port: int | None = None,
+    warm: Callable[[], None] | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> ASGIApp:
+    """The ASGI app over one Streamlit script. One a process: Streamlit's configuration is the process's.
+
+    Args:
+        hosts: host names that are answered to; `public`, those of them that a proxy shows to the world.
+        sessions: how many tabs may be open at once.
+        warm: run in a thread at the start (`warm_up` by default); until it returns `/health` says 503.
+            `ready` runs after it.
+    """
+    config.get_config_options(force_reparse=True)
+    for name, value in settings(hosts, public, port).items():
+        config.set_option(name, value)
+    house = House(public=public, limit=sessions)
+
+    def health(_: Request) -> Response:
+        return PlainTextResponse(house.state, 200 if house.state == "ok" else 503)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: st.App) -> AsyncIterator[None]:
+        stop = threading.Event()
+        keeper = threading.Thread(
+            target=janitor, args=(house, warm or warm_up, ready, stop), name="chalkline-janitor", daemon=True
+        )
+        keeper.start()
+        try:
+            yield
+        finally:
+            stop.set()
+
+    return st.App(
+        Path(script).resolve(),
+        routes=[Route("/health", health), Route("/assets/vega.js", vega_script)],
+        middleware=[Middleware(Gate, house=house)],
+        lifespan=lifespan,
+    )
+
+
+def has_display() -> bool:
+    """Whether a person sits before this machine: a terminal and a screen, and no build service."""
+    screen = sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    return screen and sys.stdout.isatty() and not os.environ.get("CI")
+
+
+def session_limit() -> int:
+    """`CHALKLINE_SESSIONS`, else `SESSIONS`. Raises `net.CannotListen` when it is not a positive number."""
+    text = os.environ.get("CHALKLINE_SESSIONS", str(SESSIONS))
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise net.CannotListen(f"CHALKLINE_SESSIONS={text} is not a number of sessions: give 1 or more.")
+    return int(text)
+
+
+def serve(app: ASGIApp, sock: socket.socket) -> None:
+    """Runs the app on a listening socket until it is interrupted."""
+    settled = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,  # the gate wants the peer that is really there
+        server_header=False,
+        ws="websockets-sansio",
+        ws_max_size=INCOMING_BYTES,
+        ws_ping_interval=20,
+        ws_ping_timeout=20,
+        timeout_graceful_shutdown=3,
+    )
+    with contextlib.suppress(KeyboardInterrupt), sock:
+        uvicorn.Server(settled).run(sockets=[sock])
+
+
+def main(argv: list[str] | None = None, script: str | Path = SCRIPT) -> int:
+    """Serves until interrupted. Returns 0, or 2 after one sentence on what cannot be."""
+    parser = argparse.ArgumentParser(prog="python -m app.server", description="Serves Chalkline.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind; 0.0.0.0 for the whole network")
+    parser.add_argument("--port", default="8501", help="port to bind; 0 for any free one")
+    arguments = parser.parse_args(argv)
+    public = tuple(filter(None, (name.strip() for name in os.environ.get("CHALKLINE_HOSTS", "").split(","))))
+    try:
+        limit = session_limit()
+        sock = net.listen(arguments.host, arguments.port)
+    except net.CannotListen as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    places = net.addresses(sock, public)
+
+    def open_browser() -> None:
+        if has_display():
+            webbrowser.open(places.here or places.network[0])
+
+    number = sock.getsockname()[1]
+    app = build(script, hosts=places.hosts, public=public, sessions=limit, port=number, ready=open_browser)
+    print(net.banner(places), flush=True)
+    serve(app, sock)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""`execute`: the only way a simulation is run, by a page, the command line, a script or a test alike."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import claims as _claims
+from .errors import Cancelled
+from .keys import NUMBA, Backend, family_key, run_key
+from .lab import Lab, Prediction
+from .params import Params
+from .provenance import cores, provenance, single_threaded_blas
+from .recording import MOST_FRAMES, MOST_STEPS
+from .trace import Monitor, Replicate, Trace, assemble
+
+if TYPE_CHECKING:
+    from .store import Store
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Mean over the replicates that ended with a finite value, its standard error, and how many those are."""
+
+    mean: float | None
+    se: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class RunMonitor:
+    """The monitors of all replicates of a run, in arrays that may lie in shared memory."""
+
+    cancel: NDArray[np.uint8]  # (1,)
+    progress: NDArray[np.int64]  # (R,)
+    records: NDArray[np.float64]  # (R, n_series, T)
+
+    @staticmethod
+    def allocate(lab: Lab, params: Params) -> RunMonitor:
+        """Fresh arrays of this run's shapes."""
+        shape = (params.replicates, len(lab.series), len(lab.recorded_steps(params)))
+        progress = np.zeros(params.replicates, dtype=np.int64)
+        return RunMonitor(np.zeros(1, dtype=np.uint8), progress, np.full(shape, np.nan))
+
+    def of(self, index: int) -> Monitor:
+        """The monitor of one replicate: views, not copies."""
+        return Monitor(self.cancel, self.progress[index : index + 1], self.records[index])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trace with everything that follows from it and everything it rests on."""
+
+    lab: str
+    version: int
+    params: Params
+    key: str
+    family: str
+    cached: bool
+    trace: Trace
+    prediction: Prediction
+    derived: Mapping[str, NDArray[np.float64]]
+    provenance: Mapping[str, Any]
+    wall_s: float
+
+    @property
+    def trace_sha256(self) -> str:
+        return self.trace.sha256
+
+    @cached_property
+    def values(self) -> dict[str, NDArray[np.float64]]:
+        """(R,) for each metric: ends of the series, scalar finals, and derived metrics."""
+        found = {name: series[:, -1] for name, series in self.trace.series.items()}
+        found |= {name: a.astype(np.float64) for name, a in self.trace.finals.items() if a.ndim == 1}
+        return found | {name: np.asarray(values, dtype=np.float64) for name, values in self.derived.items()}
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        return {name: summarize(values) for name, values in self.values.items()}
+
+    @cached_property
+    def claims(self) -> list[_claims.Verdict]:
+        """The verdicts of the claims that speak of this kind of run."""
+        from .ledger import verdicts
+
+        return verdicts(self)
+
+    @property
+    def diverged(self) -> int:
+        """How many replicates stopped before their last step."""
+        return sum(stop is not None for stop in self.trace.stopped)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The run as one JSON value: no NaN, absent numbers are None."""
+        return {
+            "lab": self.lab,
+            "version": self.version,
+            "params": dict(self.params.active()),
+            "key": self.key,
+            "cached": self.cached,
+            "trace_sha256": self.trace_sha256,
+            "metrics": {name: {"mean": m.mean, "se": m.se, "n": m.n} for name, m in self.metrics.items()},
+            "stopped": [
+                None if stop is None else {"step": stop.step, "reason": stop.reason}
+                for stop in self.trace.stopped
+            ],
+            "claims": [verdict.as_dict() for verdict in self.claims],
+            "provenance": dict(self.provenance),
+            "wall_s": self.wall_s,
+        }
+
+
+def summarize(values: NDArray[np.float64]) -> Metric:
+    """Mean and standard error over the finite entries of (R,) `values`."""
+    finite = values[np.isfinite(values)]
+    n = len(finite)
+    if n == 0:
+        return Metric(None, None, 0)
+    mean = float(np.mean(finite))
+    return Metric(
+        mean if math.isfinite(mean) else None,
+        float(np.std(finite, ddof=1) / math.sqrt(n)) if n > 1 else None,
+        n,
+    )
+
+
+def execute(
+    lab: Lab,
+    params: Params,
+    *,
+    store: Store | None = None,
+    fresh: bool = False,
+    workers: int | None = None,
+    monitor: RunMonitor | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> Run:
+    """Run a lab, or fetch the stored run of the same key.
+
+    Args:
+        lab, params: what to run.
+        store: where runs are kept; None keeps nothing.
+        fresh: compute even if the run is stored (the stored one is then compared, not replaced).
+        workers: threads that replicates are spread over; by default the process-wide pool of one per core.
+        monitor: arrays through which the run is watched and cancelled.
+        on_progress: called about ten times a second with the fraction done.
+
+    Raises:
+        Cancelled: the monitor's cancel flag was set.
+        StoreError: the store cannot be written, or holds a different trace under this key.
+    """
+    key = run_key(lab, params)
+    if store is not None and not fresh:
+        found = store.find(key)
+        if found is not None:
+            return complete(
+                lab, params, found.trace, key, provenance=found.provenance, wall_s=found.wall_s, cached=True
+            )
+    if store is not None:
+        store.require_writable()
+    single_threaded_blas()
+    start = time.perf_counter()
+    monitor = RunMonitor.allocate(lab, params) if monitor is None else monitor
+    trace = _simulate(lab, params, monitor, workers, on_progress)
+    wall = time.perf_counter() - start
+    run = complete(
+        lab, params, trace, key, provenance=provenance(lab, params, NUMBA), wall_s=wall, cached=False
+    )
+    if store is not None:
+        store.put(run)
+    return run
+
+
+def complete(
+    lab: Lab,
+    params: Params,
+    trace: Trace,
+    key: str,
+    *,
+    provenance: Mapping[str, Any],
+    wall_s: float,
+    cached: bool,
+    backend: Backend = NUMBA,
+) -> Run:
+    """A trace with the prediction and the derived metrics of the present theory."""
+    prediction = predict(lab, params)
+    derived = lab.derive(params, trace, prediction)
+    single_threaded_blas()
+    return Run(
+        lab=lab.id,
+        version=lab.version,
+        params=params,
+        key=key,
+        family=family_key(lab, params, backend),
+        cached=cached,
+        trace=trace,
+        prediction=prediction,
+        derived=derived,
+        provenance=provenance,
+        wall_s=wall_s,
+    )
+
+
+def predict(lab: Lab, params: Params) -> Prediction:
+    """The theory's prediction on the steps that a run of `params` records; nothing is simulated."""
+    single_threaded_blas()
+    return lab.predict(params)
+
+
+def _simulate(
+    lab: Lab,
+    params: Params,
+    monitor: RunMonitor,
+    workers: int | None,
+    on_progress: Callable[[float], None] | None,
+) -> Trace:
+    step = lab.recorded_steps(params)
+    if len(step) > MOST_STEPS or step[0] != 0:
+        raise ValueError(
+            f"{lab.id} records {len(step)} steps from {step[0]}: at most {MOST_STEPS}, from 0, are allowed"
+        )
+    pool = shared_pool() if workers is None else ThreadPoolExecutor(workers)
+    try:
+        futures = [
+            pool.submit(lab.simulate, params, params.first_replicate + index, monitor.of(index))
+            for index in range(params.replicates)
+        ]
+        try:
+            replicates = _gather(futures, monitor, float(step[-1]), on_progress)
+        except BaseException:
+            monitor.cancel[0] = 1  # the kernels still running stop at their next poll
+            for future in futures:
+                future.cancel()
+            wait(futures)
+            raise
+    finally:
+        if workers is not None:
+            pool.shutdown()
+    if monitor.cancel[0]:
+        raise Cancelled(f"The run of {lab.id} was stopped before it ended; nothing of it was kept.")
+    if any(len(one.frame_step) > MOST_FRAMES for one in replicates if one.frame_step is not None):
+        raise ValueError(f"{lab.id} returns more than {MOST_FRAMES} frames")
+    return assemble(step, list(lab.series), monitor.records, replicates)
+
+
+def _gather(
+    futures: list[Future[Replicate]],
+    monitor: RunMonitor,
+    last_step: float,
+    on_progress: Callable[[float], None] | None,
+) -> list[Replicate]:
+    pending: set[Future[Replicate]] = set(futures)
+    while pending:
+        done, pending = wait(
+            pending, timeout=None if on_progress is None else 0.1, return_when=FIRST_EXCEPTION
+        )
+        for future in done:
+            future.result()
+        if on_progress is not None:
+            on_progress(float(np.sum(monitor.progress)) / max(1.0, last_step * len(futures)))
+    return [future.result() for future in futures]
+
+
+@cache
+def shared_pool() -> ThreadPoolExecutor:
+    """The process-wide pool: one thread per core, shared by all who compute here."""
+    return ThreadPoolExecutor(cores(), thread_name_prefix="chalkline")

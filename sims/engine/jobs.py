@@ -1,0 +1,299 @@
+"""Jobs: runs in the background of a server, behind one face for threads and processes.
+
+A run estimated under two seconds is computed by the process-wide thread pool; a longer one by a spawned
+worker process, which can be killed. Either way a job can be watched (its records fill while it runs) and
+cancelled, a later job of the same session and slot replaces an earlier one, and equal runs asked for at the
+same time are computed once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.shared_memory import SharedMemory
+from typing import Any
+
+import numpy as np
+
+from .budget import Budget, estimate
+from .errors import Cancelled, ChalklineError, DamagedRun, StoreError
+from .execute import Run, RunMonitor, complete, execute
+from .keys import run_key
+from .lab import Lab
+from .params import Params
+from .registry import get_lab
+from .store import Store
+
+THREAD_SECONDS = 2.0
+KILL_AFTER_SECONDS = 1.0
+_REMEMBERED = 128
+
+
+@dataclass
+class Job:
+    """A run on its way: `state` is `running`, `done`, `failed` or `cancelled`."""
+
+    lab: Lab
+    params: Params
+    key: str
+    budget: Budget | None
+    monitor: RunMonitor
+    state: str = "running"
+    notice: str = ""
+    _run: Run | None = None
+    _error: BaseException | None = None
+    _finished: threading.Event = field(default_factory=threading.Event)
+    _owners: set[tuple[str, str]] = field(default_factory=set)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it has a result, or is on its way to one."""
+        return self.state == "done" or (self.state == "running" and not self.monitor.cancel[0])
+
+    @property
+    def progress(self) -> float:
+        """Fraction of all steps done, 0 to 1."""
+        if self.state == "done":
+            return 1.0
+        steps = float(self.lab.recorded_steps(self.params)[-1]) * self.params.replicates
+        return min(1.0, float(np.sum(self.monitor.progress)) / max(1.0, steps))
+
+    def partial(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The recorded steps (T,) and series (R, T) so far; NaN where nothing is recorded yet."""
+        records = self.monitor.records.copy()
+        return self.lab.recorded_steps(self.params), {n: records[:, i] for i, n in enumerate(self.lab.series)}
+
+    def cancel(self) -> None:
+        """Ask the run to stop; `state` becomes `cancelled` when it has."""
+        self.monitor.cancel[0] = 1
+
+    def result(self, timeout: float | None = None) -> Run:
+        """The run, when it has ended.
+
+        Raises:
+            TimeoutError: it has not ended yet.
+            Cancelled: it was stopped.
+            ChalklineError: it failed.
+        """
+        if not self._finished.wait(timeout):
+            raise TimeoutError(f"the run {self.key[:12]} has not ended yet")
+        if self._error is not None:
+            raise self._error
+        assert self._run is not None
+        return self._run
+
+    def finished(self) -> bool:
+        return self._finished.is_set()
+
+
+class Jobs:
+    """The jobs of one server process.
+
+    Args:
+        store: where runs are kept and found; a store that cannot be written is read all the same, and the
+            job's `notice` says that its result was not kept.
+        remember: how many finished runs stay in memory, least recently used first out.
+    """
+
+    def __init__(self, store: Store | None, remember: int = _REMEMBERED):
+        self.store = store
+        self.computed = 0  # runs that were neither remembered nor stored
+        self._remember = remember
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[str, Run] = OrderedDict()
+        self._running: dict[str, Job] = {}
+        self._slots: dict[tuple[str, str], Job] = {}
+
+    def submit(self, lab: Lab, params: Params, session: str = "", slot: str = "") -> Job:
+        """Start a run, or join the one that is under way, or hand out the one that is remembered.
+
+        The job that `session` had in `slot` before is given up, and cancelled if nobody else waits for it.
+        """
+        key = run_key(lab, params)
+        owner = (session, slot)
+        with self._lock:
+            current = self._slots.get(owner)
+            if current is not None and current.key == key and current.wanted:
+                return current
+            self._give_up(owner)
+            job = self._running.get(key)
+            if job is None or not job.wanted:
+                job = self._start(lab, params, key)
+            job._owners.add(owner)
+            self._slots[owner] = job
+            return job
+
+    def recall(self, key: str) -> Run | None:
+        """The finished run of that key, if it is still in memory."""
+        with self._lock:
+            return self._recent.get(key)
+
+    def release(self, session: str, keep: set[str] | None = None) -> None:
+        """Give up the session's jobs, but for those in the slots of `keep`."""
+        with self._lock:
+            for owner in [
+                owner for owner in self._slots if owner[0] == session and owner[1] not in (keep or ())
+            ]:
+                self._give_up(owner)
+
+    def _give_up(self, owner: tuple[str, str]) -> None:
+        job = self._slots.pop(owner, None)
+        if job is not None:
+            job._owners.discard(owner)
+            if not job._owners:
+                job.cancel()
+
+    def _start(self, lab: Lab, params: Params, key: str) -> Job:
+        run = self._recent.get(key)
+        if run is not None:
+            self._recent.move_to_end(key)
+            job = Job(lab, params, key, None, RunMonitor.allocate(lab, params))
+            self._finish(job, run, None)
+            return job
+        job = Job(lab, params, key, None, RunMonitor.allocate(lab, params))
+        self._running[key] = job
+        threading.Thread(target=self._work, args=(job,), name=f"job-{key[:8]}", daemon=True).start()
+        return job
+
+    def _work(self, job: Job) -> None:
+        try:
+            run = self._find(job) or self._compute(job)
+            with self._lock:
+                self._recent[job.key] = run
+                self._recent.move_to_end(job.key)
+                while len(self._recent) > self._remember:
+                    self._recent.popitem(last=False)
+            self._finish(job, run, None)
+        except Exception as error:  # handed to whoever asks for the result
+            self._finish(job, None, error)
+        finally:
+            with self._lock:
+                if self._running.get(job.key) is job:
+                    del self._running[job.key]
+
+    def _find(self, job: Job) -> Run | None:
+        if self.store is None:
+            return None
+        try:
+            found = self.store.find(job.key)
+        except DamagedRun as damage:
+            job.notice = f"{damage} It was computed again."  # storing it sets the damaged one aside
+            return None
+        if found is None:
+            return None
+        return complete(
+            job.lab,
+            job.params,
+            found.trace,
+            job.key,
+            provenance=found.provenance,
+            wall_s=found.wall_s,
+            cached=True,
+        )
+
+    def _compute(self, job: Job) -> Run:
+        job.budget = estimate(job.lab, job.params)
+        with self._lock:
+            self.computed += 1
+        if job.budget.seconds < THREAD_SECONDS:
+            run = execute(job.lab, job.params, monitor=job.monitor)
+        else:
+            run = run_in_process(job.lab, job.params, job.monitor)
+        if self.store is not None:
+            try:
+                self.store.put(run)
+            except StoreError as error:
+                job.notice = str(error)
+        return run
+
+    @staticmethod
+    def _finish(job: Job, run: Run | None, error: BaseException | None) -> None:
+        job._run, job._error = run, error
+        job.state = "done" if run is not None else "cancelled" if isinstance(error, Cancelled) else "failed"
+        job._finished.set()
+
+
+def run_in_process(lab: Lab, params: Params, monitor: RunMonitor) -> Run:
+    """Execute a run in a spawned worker that shares its monitor and can be killed.
+
+    Raises:
+        Cancelled: the monitor's cancel flag was set; a worker that does not heed it in a second is killed.
+        ChalklineError: the worker failed or died.
+    """
+    context = multiprocessing.get_context("spawn")
+    sizes = (monitor.cancel.nbytes, monitor.progress.nbytes, monitor.records.nbytes)
+    blocks = [SharedMemory(create=True, size=size) for size in sizes]
+    shared = _monitor_over(blocks, monitor.records.shape)
+    shared.cancel[:], shared.progress[:] = monitor.cancel, monitor.progress
+    shared.records[...] = monitor.records
+    receiver, sender = context.Pipe(duplex=False)
+    names = [block.name for block in blocks]
+    arguments = (lab.id, params.active(), names, sender)
+    worker = context.Process(target=_worker, args=arguments, daemon=True)
+    try:
+        worker.start()
+        sender.close()
+        return _watch(worker, receiver, monitor, shared)
+    finally:
+        if worker.pid is not None:
+            worker.kill()
+            worker.join()
+        receiver.close()
+        del shared
+        for block in blocks:
+            block.close()
+            block.unlink()
+
+
+def _watch(worker: Any, receiver: Connection, monitor: RunMonitor, shared: RunMonitor) -> Run:
+    while not receiver.poll(0.05):
+        shared.cancel[0] = monitor.cancel[0]
+        monitor.progress[:] = shared.progress
+        monitor.records[...] = shared.records
+        if monitor.cancel[0]:
+            if not receiver.poll(KILL_AFTER_SECONDS):
+                worker.kill()
+            raise Cancelled("The run was stopped before it ended; nothing of it was kept.")
+    try:
+        outcome: Run | ChalklineError = receiver.recv()
+    except (EOFError, OSError):  # it died before it answered, or while it did
+        worker.join()
+        raise ChalklineError(
+            f"The worker that computed this run ended early (exit code {worker.exitcode}). Run it again."
+        ) from None
+    if isinstance(outcome, ChalklineError):
+        raise outcome
+    monitor.progress[:] = shared.progress
+    monitor.records[...] = shared.records
+    return outcome
+
+
+def _monitor_over(blocks: list[SharedMemory], shape: tuple[int, ...]) -> RunMonitor:
+    """The monitor of a run whose records have that shape, (R, n_series, T), in shared memory."""
+    cancel, progress, records = (block.buf for block in blocks)
+    return RunMonitor(
+        np.ndarray((1,), np.uint8, buffer=cancel),
+        np.ndarray((shape[0],), np.int64, buffer=progress),
+        np.ndarray(shape, np.float64, buffer=records),
+    )
+
+
+def _worker(lab_id: str, active: dict[str, Any], names: list[str], sender: Connection) -> None:
+    """Entry point of the spawned process."""
+    lab = get_lab(lab_id)
+    params = lab.params.make(active)
+    blocks = [SharedMemory(name=name) for name in names]
+    monitor = _monitor_over(blocks, (params.replicates, len(lab.series), len(lab.recorded_steps(params))))
+    try:
+        outcome: Run | ChalklineError = execute(lab, params, monitor=monitor)
+    except Exception as error:  # told to the process that waits for it, which reports it
+        kind = Cancelled if isinstance(error, Cancelled) else ChalklineError
+        outcome = kind(str(error) or type(error).__name__)
+    sender.send(outcome)
+    sender.close()
+    del monitor
+    for block in blocks:
+        block.close()

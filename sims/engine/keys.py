@@ -1,0 +1,45 @@
+"""Keys: what makes two runs the same run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .lab import Lab
+from .params import Params, canonical_json
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What a run is computed with; part of its key, since bits depend on it."""
+
+    name: str = "numba"
+    device: str = "cpu"
+    dtype: str = "float64"
+
+
+NUMBA = Backend()
+
+
+def run_key(lab: Lab, params: Params, backend: Backend = NUMBA, version: int | None = None) -> str:
+    """SHA-256 (hex) of the canonical JSON of lab, version, backend, device kind, dtype and active params."""
+    return _hash(lab, dict(params.active()), backend, version)
+
+
+def family_key(lab: Lab, params: Params, backend: Backend = NUMBA) -> str:
+    """The key without `first_replicate` and `replicates`: runs of one family pool replicate by replicate."""
+    active = {k: v for k, v in params.active().items() if k not in ("first_replicate", "replicates")}
+    return _hash(lab, active, backend, None)
+
+
+def _hash(lab: Lab, active: Mapping[str, object], backend: Backend, version: int | None) -> str:
+    identity = {
+        "lab": lab.id,
+        "version": lab.version if version is None else version,
+        "backend": backend.name,
+        "device": backend.device,
+        "dtype": backend.dtype,
+        "params": active,
+    }
+    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()

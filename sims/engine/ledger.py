@@ -1,0 +1,197 @@
+"""The ledger: every claim of every preset, with the verdict it last had."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .budget import estimate
+from .claims import Claim, Verdict, judge, unjudged
+from .compiled import ROOT
+from .keys import run_key
+from .lab import Expected, Lab, Preset
+from .params import Params
+
+if TYPE_CHECKING:
+    from .execute import Run
+
+PATH = ROOT / "docs" / "ledger.json"
+QUICK_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A claim to judge: on which runs, for which preset, with which verdict expected."""
+
+    lab: Lab
+    preset: Preset
+    claim: Claim
+    runs: tuple[Params, ...]
+    expected: Expected
+
+    @property
+    def seconds(self) -> float:
+        """Predicted seconds for all its runs."""
+        return sum(estimate(self.lab, params).seconds for params in self.runs)
+
+
+def entries(lab: Lab) -> list[Entry]:
+    """The claims of every preset of a lab, each once per distinct set of runs."""
+    found: list[Entry] = []
+    for preset in lab.presets:
+        seen: set[tuple[str, str]] = set()
+        for params in lab.runs(preset).values():
+            for claim in lab.claims:
+                if not claim.about(params):
+                    continue
+                runs = claim_runs(claim, params)
+                identity = (claim.id, _digest(lab, runs))
+                if identity not in seen:
+                    seen.add(identity)
+                    found.append(Entry(lab, preset, claim, runs, preset.expect.get(claim.id, "holds")))
+    return found
+
+
+def claim_runs(claim: Claim, params: Params) -> tuple[Params, ...]:
+    """The runs that a claim about `params` is judged on."""
+    return (params,) if claim.over is None else tuple(claim.over(params))
+
+
+def check(
+    chosen: Sequence[Entry],
+    execute: Callable[[Lab, Params], Run],
+    on_entry: Callable[[Entry], None] = lambda entry: None,
+) -> list[dict[str, Any]]:
+    """Recompute entries of the ledger; one row each, as `docs/ledger.json` holds them."""
+    rows: list[dict[str, Any]] = []
+    judged: dict[tuple[str, str, str], tuple[Verdict, Run | None]] = {}
+    for entry in chosen:
+        on_entry(entry)
+        identity = (entry.lab.id, entry.claim.id, _digest(entry.lab, entry.runs))
+        if identity not in judged:
+            broken = next(filter(None, map(entry.claim.assumes, entry.runs)), None)
+            if broken:
+                judged[identity] = (unjudged(entry.claim, "outside", broken), None)
+            else:
+                runs = [execute(entry.lab, params) for params in entry.runs]
+                judged[identity] = (judge(entry.claim, runs), runs[0])
+        verdict, run = judged[identity]
+        rows.append(
+            {
+                **verdict.as_dict(),
+                "lab": entry.lab.id,
+                "preset": entry.preset.id,
+                "expected": entry.expected,
+                "version": entry.lab.version,
+                "key": run_key(entry.lab, entry.runs[0]),
+                "runs": len(entry.runs),
+                "runs_sha256": identity[2],
+                "replicates": entry.runs[0].replicates,
+                "scale": "toy",
+                "device": "cpu"
+                if run is None
+                else f"{run.provenance['device']}: {run.provenance['fingerprint']['cpu']}",
+                "date": datetime.now(UTC).date().isoformat(),
+            }
+        )
+    return rows
+
+
+def verdicts(run: Run) -> list[Verdict]:
+    """The claims about a run: judged now where it alone decides, else with the verdict last recorded."""
+    from .registry import get_lab
+
+    lab = get_lab(run.lab)
+    found = []
+    for claim in lab.claims:
+        if not claim.about(run.params):
+            continue
+        if claim.over is None:
+            found.append(judge(claim, [run]))
+            continue
+        runs = claim_runs(claim, run.params)
+        broken = next(filter(None, map(claim.assumes, runs)), None)
+        if broken:
+            found.append(unjudged(claim, "outside", broken))
+        else:
+            found.append(_recorded(lab, claim, runs))
+    return found
+
+
+def _recorded(lab: Lab, claim: Claim, runs: tuple[Params, ...]) -> Verdict:
+    digest = _digest(lab, runs)
+    for row in read():
+        found = (row["lab"], row["id"], row["version"], row["runs_sha256"])
+        if found == (lab.id, claim.id, lab.version, digest):
+            return Verdict(
+                id=claim.id,
+                statement=claim.statement,
+                source=claim.source,
+                predicted=row["predicted"],
+                measured=row["measured"],
+                error=row["error"],
+                tolerance=row["tolerance"],
+                verdict=row["verdict"],
+                reason=f"Judged on {row['runs']} runs of its own on {row['date']}: {row['reason']}",
+            )
+    advice = f"Judged on {len(runs)} runs of its own, not made yet: python -m sims ledger {lab.id}"
+    return unjudged(claim, "undecided", advice)
+
+
+def read(path: Path = PATH) -> list[dict[str, Any]]:
+    """The rows of the last ledger; none where there is no ledger yet."""
+    try:
+        stamp = path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return []
+    return _read(path, stamp)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, stamp: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return rows
+
+
+def write(rows: Iterable[dict[str, Any]], path: Path = PATH) -> None:
+    """Put rows into the ledger in place of the earlier rows of the same claims and presets."""
+    new = {(row["lab"], row["preset"], row["id"], row["runs_sha256"]): row for row in rows}
+    current = {_identity for lab in {row["lab"] for row in new.values()} for _identity in _present(lab)}
+    kept = [
+        row
+        for row in read(path)
+        if (row["lab"], row["preset"], row["id"], row["runs_sha256"]) not in new
+        and (
+            row["lab"] not in {key[0] for key in new}
+            or (row["lab"], row["preset"], row["id"], row["runs_sha256"]) in current
+        )
+    ]
+    ordered = sorted(
+        [*kept, *new.values()], key=lambda row: (row["lab"], row["preset"], row["id"], row["runs_sha256"])
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".ledger-")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(ordered, file, indent=1, allow_nan=False)
+        file.write("\n")
+    os.chmod(name, 0o644)
+    os.replace(name, path)
+
+
+def _present(lab_id: str) -> set[tuple[str, str, str, str]]:
+    from .registry import get_lab
+
+    lab = get_lab(lab_id)
+    return {(lab.id, entry.preset.id, entry.claim.id, _digest(lab, entry.runs)) for entry in entries(lab)}
+
+
+def _digest(lab: Lab, runs: Sequence[Params]) -> str:
+    return hashlib.sha256("".join(run_key(lab, params) for params in runs).encode()).hexdigest()[:16]

@@ -1,0 +1,143 @@
+"""Reruns: the same params again, compared with what was stored."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from .errors import BadInput, Problem
+from .execute import Run, execute
+from .lab import Lab, Tolerance
+from .registry import get_lab
+from .store import Store, Stored
+
+Grade = Literal["A", "B"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A rerun beside its original. `grade` is what the machines promise, `largest` the difference."""
+
+    run: Run
+    grade: Grade
+    agrees: bool
+    largest: float | None
+    sentence: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "grade": self.grade,
+            "agrees": self.agrees,
+            "largest_difference": self.largest,
+            "sentence": self.sentence,
+        }
+
+
+def rerun(
+    source: str, store: Store | None = None, on_progress: Callable[[float], None] | None = None
+) -> Outcome:
+    """Run again what a key, a manifest file or an exported JSON file describes, without touching the store.
+
+    Raises:
+        BadInput: the source cannot be read, or is of another version of the lab.
+        DamagedRun: the stored run does not match its manifest.
+    """
+    store = Store() if store is None else store
+    manifest, series = _original(source, store)
+    lab = get_lab(str(manifest["lab"]))
+    if manifest["version"] != lab.version:
+        allowed = f"{lab.id} is now at version {lab.version}, whose numbers differ"
+        advice = f"Check out the software of that time ({manifest['provenance'].get('commit')}) to repeat it."
+        raise BadInput(Problem("version", manifest["version"], allowed, advice))
+    values = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in manifest["params"].items()
+    }
+    run = execute(lab, lab.params.make(values), on_progress=on_progress)
+    return _compare(lab, run, manifest, series)
+
+
+def _original(source: str, store: Store) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    path = Path(source)
+    if not os.path.isfile(source):  # unlike Path.is_file, False for a name that is too long
+        stored = store.load(source)
+        return stored.manifest, _series(stored)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not {"lab", "version", "params", "provenance"} <= content.keys():
+            raise ValueError("not a manifest")
+        if "trace_sha256" in content and "series" in content:
+            return content, {
+                name: np.array(values, dtype=float) for name, values in content["series"].items()
+            }
+        if "trace_sha256" in content and "key" in content:
+            beside = Store(path.resolve().parents[3]) if len(path.resolve().parents) > 3 else store
+            known = next(filter(None, (place.find(content["key"]) for place in (store, beside))), None)
+            return content, None if known is None else _series(known)
+    except (OSError, ValueError, AttributeError, TypeError):
+        pass
+    allowed = "it must be a key, a manifest, or a JSON file written by export"
+    raise BadInput(Problem("source", source, allowed, "List the keys with: python -m sims runs"))
+
+
+def _series(stored: Stored) -> dict[str, Any]:
+    return dict(stored.trace.series)
+
+
+def _compare(lab: Lab, run: Run, manifest: Mapping[str, Any], series: Mapping[str, Any] | None) -> Outcome:
+    same_machine = manifest["provenance"]["fingerprint"] == dict(run.provenance["fingerprint"])
+    same_bits = run.trace_sha256 == manifest["trace_sha256"]
+    if (
+        same_bits
+        and series is not None
+        and not all(_equal(run.trace.series[n], values) for n, values in series.items())
+    ):
+        return Outcome(
+            run,
+            "A" if same_machine else "B",
+            False,
+            None,
+            "The stored series are NOT those of the stored hash.",
+        )
+    if same_machine:
+        words = (
+            "bit for bit the same" if same_bits else "NOT the same bits, on the same machine and libraries"
+        )
+        return Outcome(run, "A", same_bits, 0.0 if same_bits else None, f"Grade A: {words}.")
+    if same_bits:
+        return Outcome(
+            run, "B", True, 0.0, "Grade B: another machine or other libraries, and yet the same bits."
+        )
+    if series is None:
+        raise BadInput(
+            "The stored series is not at hand, and bits are not comparable across machines: "
+            "export the run as JSON there."
+        )
+    largest = max(_excess(run.trace.series[name], values, lab.grade_b) for name, values in series.items())
+    agrees = largest <= 1.0
+    words = "agree with" if agrees else "differ from"
+    sentence = (
+        f"Grade B: another machine or other libraries; the series {words} the stored ones within the lab's "
+        f"tolerance ({lab.grade_b.relative:g} relative): largest difference {largest:.3g} of it."
+    )
+    return Outcome(run, "B", agrees, largest, sentence)
+
+
+def _equal(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether the series are equal, as far as JSON can hold them: what is not finite is absent there."""
+    return ours.shape == theirs.shape and bool(
+        np.all((ours == theirs) | (~np.isfinite(ours) & ~np.isfinite(theirs)))
+    )
+
+
+def _excess(ours: np.ndarray, theirs: np.ndarray, tolerance: Tolerance) -> float:
+    """Largest difference in units of the tolerance; infinite where one is missing and the other is not."""
+    if ours.shape != theirs.shape or not np.array_equal(np.isnan(ours), np.isnan(theirs)):
+        return float("inf")
+    allowed = tolerance.absolute + tolerance.relative * np.abs(theirs)
+    return float(np.nanmax(np.abs(ours - theirs) / allowed, initial=0.0))

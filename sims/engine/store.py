@@ -1,0 +1,470 @@
+"""The run store: one directory per run, named by its key; an index that can be thrown away.
+
+A run is written aside, synced, and renamed into place with a manifest that holds the SHA-256 of every file.
+The manifest is checked on reading, so a damaged run is reported and never half read. The SQLite index only
+speeds up listings: it is rebuilt from the directories whenever it is missing, damaged, or behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import BadInput, DamagedRun, ReproducibilityAlarm, StoreError, UnknownName
+from .params import canonical_json
+from .trace import Stop, Trace
+
+if TYPE_CHECKING:
+    from .execute import Run
+
+SCHEMA = 1
+STALE_SECONDS = 3600.0
+_HEXADECIMAL = frozenset("0123456789abcdef")
+_SERIES, _ARRAYS, _MANIFEST = "series.parquet", "arrays.npz", "manifest.json"
+_COLUMNS = (
+    "key",
+    "family",
+    "lab",
+    "version",
+    "created",
+    "replicates",
+    "trace_sha256",
+    "wall_s",
+    "params",
+    "metrics",
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A run as it lies in the store: its manifest and, checked against it, its trace."""
+
+    manifest: Mapping[str, Any]
+    trace: Trace
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.manifest["provenance"]
+        return found
+
+    @property
+    def wall_s(self) -> float:
+        return float(self.manifest["wall_s"])
+
+
+def default_path() -> Path:
+    """`CHALKLINE_STORE`, else a folder in the user's data directory."""
+    import platformdirs
+
+    return Path(os.environ.get("CHALKLINE_STORE") or Path(platformdirs.user_data_dir("chalkline")) / "store")
+
+
+class Store:
+    """A folder of runs. Opening it creates nothing; several processes may share it."""
+
+    def __init__(self, path: Path | str | None = None):
+        self.path = default_path() if path is None else Path(path)
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def find(self, key: str) -> Stored | None:
+        """The run of that key, or None.
+
+        Raises:
+            DamagedRun: the run is there but does not match its manifest.
+        """
+        folder = self._folder(key)
+        return self._read(folder) if folder.is_dir() else None
+
+    def holds(self, key: str) -> bool:
+        """Whether a run of that key lies here, sound or not."""
+        return self._folder(key).is_dir()
+
+    def load(self, key: str) -> Stored:
+        """The run whose key starts with `key`.
+
+        Raises:
+            UnknownName: no run, or several, of that key.
+            DamagedRun: the run does not match its manifest.
+        """
+        return self._read(self._folder(self.resolve(key)))
+
+    def resolve(self, key: str) -> str:
+        """The full key of the one run whose key starts with `key` (at least 6 characters)."""
+        if len(key) >= 6 and set(key) <= _HEXADECIMAL:
+            matches = [name for name in self.keys() if name.startswith(key)]
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
+                raise BadInput(f"The key {key} fits {len(matches)} stored runs: write more of it.")
+        raise UnknownName("stored run", key, [name[:12] for name in self.keys()[:8]])
+
+    def keys(self) -> list[str]:
+        """The keys of all runs in the store, sorted."""
+        return sorted(path.name for path in self._runs.glob("??/*") if _is_key(path.name))
+
+    def rows(self, lab: str | None = None) -> list[dict[str, Any]]:
+        """One row per run (key, lab, version, date, params, metrics), newest first, from the index."""
+        try:
+            return self._select(lab)
+        except (sqlite3.DatabaseError, ValueError):  # damaged beyond what opening it can see
+            self._drop_index()
+            return self._select(lab)
+
+    def verify(self, keys: Sequence[str] | None = None) -> dict[str, str | None]:
+        """Check runs against their manifests; the damaged are moved to `quarantine/` if that can be written.
+
+        Returns:
+            for each key None if it is sound, else what is wrong with it.
+        """
+        report: dict[str, str | None] = {}
+        for key in self.keys() if keys is None else map(self.resolve, keys):
+            try:
+                self._read(self._folder(key))
+                report[key] = None
+            except DamagedRun as damage:
+                report[key] = str(damage)
+                try:
+                    self._quarantine(key)
+                except StoreError as error:
+                    report[key] = f"{damage} It could not be moved: {error}"
+        return report
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    def require_writable(self) -> None:
+        """Raises StoreError, with the way out, unless runs can be written here."""
+        try:
+            self._aside.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._aside):
+                pass
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def put(self, run: Run) -> Path:
+        """Keep a run; returns its folder. A run of the same key that is already there stays.
+
+        Raises:
+            ReproducibilityAlarm: the stored run of this key has another trace.
+            StoreError: the store cannot be written (read-only, disk full).
+        """
+        self.sweep()
+        final = self._folder(run.key)
+        aside: str | None = None
+        try:
+            self._aside.mkdir(parents=True, exist_ok=True)
+            aside = tempfile.mkdtemp(dir=self._aside)
+            manifest = self._write(Path(aside), run)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            self._into_place(Path(aside), final, run)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        finally:
+            if aside is not None:
+                shutil.rmtree(aside, ignore_errors=True)
+        with (
+            contextlib.suppress(sqlite3.Error),
+            self._index(catch_up=False) as index,
+        ):  # the next listing catches up
+            _insert(index, manifest)
+        return final
+
+    def sweep(self) -> None:
+        """Remove folders that a writer left behind more than an hour ago."""
+        for left in self._aside.glob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
+
+    def rebuild(self) -> int:
+        """Build the index anew from the directories; returns the number of runs in it."""
+        self._drop_index()
+        with self._index() as index:
+            return int(index.execute("SELECT count(*) FROM runs").fetchone()[0])
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    @property
+    def _runs(self) -> Path:
+        return self.path / "runs"
+
+    @property
+    def _aside(self) -> Path:
+        return self.path / "aside"
+
+    @property
+    def _index_path(self) -> Path:
+        return self.path / "index.sqlite"
+
+    def _folder(self, key: str) -> Path:
+        if not _is_key(key):
+            raise UnknownName("stored run", key, [])
+        return self._runs / key[:2] / key
+
+    def _unwritable(self, error: OSError) -> StoreError:
+        reason = (
+            "the disk is full" if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else error.strerror
+        )
+        return StoreError(
+            f"The run store {self.path} cannot be written ({reason}); nothing stored was changed. Set "
+            f"CHALKLINE_STORE to a writable folder with free space, or keep nothing with --no-store."
+        )
+
+    def _write(self, folder: Path, run: Run) -> dict[str, Any]:
+        files = {_SERIES: _series_bytes(run.trace), _ARRAYS: _array_bytes(run.trace)}
+        for name, content in files.items():
+            _write_synced(folder / name, content)
+        sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        manifest = {**manifest_of(run), "files": sums}
+        body = canonical_json(manifest)
+        sealed = canonical_json({**manifest, "manifest_sha256": hashlib.sha256(body.encode()).hexdigest()})
+        _write_synced(folder / _MANIFEST, sealed.encode())
+        _sync(folder)
+        return manifest
+
+    def _into_place(self, aside: Path, final: Path, run: Run) -> None:
+        """Rename a written run to its key; where a run lies already it stays, unless it is damaged."""
+        for _ in range(2):
+            try:
+                os.rename(aside, final)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                try:
+                    self._compare(run)
+                    return
+                except DamagedRun:
+                    self._quarantine(run.key)
+            else:
+                _sync(final.parent)
+                _sync(self._runs)
+                return
+
+    def _read(self, folder: Path) -> Stored:
+        manifest = self._manifest(folder)
+        contents = {}
+        for name, expected in manifest["files"].items():
+            try:
+                contents[name] = (folder / name).read_bytes()
+            except OSError as error:
+                raise self._damaged(folder, f"{name} cannot be read ({error.strerror})") from None
+            if hashlib.sha256(contents[name]).hexdigest() != expected:
+                raise self._damaged(folder, f"{name} does not match its SHA-256")
+        trace = _trace(manifest, contents[_SERIES], contents[_ARRAYS])
+        if trace.sha256 != manifest["trace_sha256"]:
+            raise self._damaged(folder, "the trace does not match its hash")
+        return Stored(manifest, trace)
+
+    def _manifest(self, folder: Path) -> dict[str, Any]:
+        try:
+            content = (folder / _MANIFEST).read_bytes()
+            manifest: dict[str, Any] = json.loads(content)
+            seal = manifest.pop("manifest_sha256")
+            if hashlib.sha256(canonical_json(manifest).encode()).hexdigest() != seal:
+                raise ValueError("its own hash differs")
+            if canonical_json({**manifest, "manifest_sha256": seal}).encode() != content:
+                raise ValueError(
+                    "its text is not as it was written"
+                )  # 1E-05 for 1e-05 reads as the same number
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise self._damaged(folder, f"the manifest is not sound ({error})") from None
+        if manifest["key"] != folder.name:
+            raise self._damaged(folder, "the manifest belongs to another run")
+        return manifest
+
+    def _damaged(self, folder: Path, what: str) -> DamagedRun:
+        return DamagedRun(
+            f"The stored run {folder.name[:12]} is damaged: {what}. It is not used; `python -m sims verify` "
+            f"moves it to quarantine, and running it again replaces it."
+        )
+
+    def _quarantine(self, key: str) -> None:
+        target = self.path / "quarantine" / f"{key}-{time.time_ns()}"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(self._folder(key), target)
+        except FileNotFoundError:
+            return  # another process has moved it
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with contextlib.suppress(sqlite3.Error), self._index(catch_up=False) as index:
+            index.execute("DELETE FROM runs WHERE key = ?", (key,))
+
+    def _compare(self, run: Run) -> None:
+        stored = self._read(self._folder(run.key))
+        if stored.trace.sha256 == run.trace_sha256:
+            return
+        if stored.provenance["fingerprint"] != run.provenance["fingerprint"]:
+            return  # another machine: equal bits are not promised, the first stays
+        raise ReproducibilityAlarm(
+            f"The run {run.key[:12]} was computed again on the same machine and gave another trace "
+            f"({run.trace_sha256[:12]} instead of {stored.trace.sha256[:12]}). The stored one was kept; "
+            f"please report this."
+        )
+
+    @contextlib.contextmanager
+    def _index(self, catch_up: bool = True) -> Iterator[sqlite3.Connection]:
+        """The index; with `catch_up` in step with the directories."""
+        connection = self._open_index(catch_up)
+        try:
+            with connection:
+                yield connection
+        finally:
+            connection.close()
+
+    def _open_index(self, catch_up: bool) -> sqlite3.Connection:
+        """The index on disk, made anew where it is damaged; in memory where it cannot be written."""
+        for _ in range(2):
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                connection = _create(sqlite3.connect(self._index_path, timeout=30))
+                if catch_up:
+                    self._catch_up(connection)
+                return connection
+            except (OSError, sqlite3.OperationalError):
+                break  # read-only or locked: serve the listing from memory
+            except sqlite3.DatabaseError:
+                self._drop_index()
+        connection = _create(sqlite3.connect(":memory:"))
+        self._catch_up(connection)
+        return connection
+
+    def _select(self, lab: str | None) -> list[dict[str, Any]]:
+        where, values = ("WHERE lab = ?", (lab,)) if lab else ("", ())
+        sql = f"SELECT {', '.join(_COLUMNS)} FROM runs {where} ORDER BY created DESC, key"
+        with self._index() as index:
+            found = [dict(zip(_COLUMNS, row, strict=True)) for row in index.execute(sql, values)]
+        return [
+            {**row, "params": json.loads(row["params"]), "metrics": json.loads(row["metrics"])}
+            for row in found
+        ]
+
+    def _drop_index(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self._index_path}{suffix}").unlink(missing_ok=True)
+
+    def _catch_up(self, index: sqlite3.Connection) -> None:
+        present = set(self.keys())
+        indexed = {row[0] for row in index.execute("SELECT key FROM runs")}
+        with index:
+            index.executemany("DELETE FROM runs WHERE key = ?", [(key,) for key in indexed - present])
+            for key in present - indexed:
+                with contextlib.suppress(DamagedRun):
+                    _insert(index, self._manifest(self._folder(key)))
+
+
+def manifest_of(run: Run) -> dict[str, Any]:
+    """What the store keeps about a run besides its arrays."""
+    trace = run.trace
+    return {
+        "schema": SCHEMA,
+        "key": run.key,
+        "family": run.family,
+        "lab": run.lab,
+        "version": run.version,
+        "created": run.provenance["created"],
+        "replicates": trace.replicates,
+        "params": dict(run.params.active()),
+        "trace_sha256": trace.sha256,
+        "replicate_sha256": list(trace.replicate_sha256),
+        "stopped": [None if stop is None else [stop.step, stop.reason] for stop in trace.stopped],
+        "metrics": {name: {"mean": m.mean, "se": m.se, "n": m.n} for name, m in run.metrics.items()},
+        "provenance": dict(run.provenance),
+        "wall_s": run.wall_s,
+    }
+
+
+def as_stored(run: Run) -> Stored:
+    """A run in the form that the store returns, without storing it."""
+    return Stored(manifest_of(run), run.trace)
+
+
+def _is_key(text: str) -> bool:
+    return len(text) == 64 and set(text) <= _HEXADECIMAL
+
+
+def _create(connection: sqlite3.Connection) -> sqlite3.Connection:
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    types = ["key TEXT PRIMARY KEY", "version INTEGER", "replicates INTEGER", "wall_s REAL"]
+    typed = {column.split()[0]: column for column in types}
+    columns = ", ".join(typed.get(name, f"{name} TEXT") for name in _COLUMNS)
+    connection.execute(f"CREATE TABLE IF NOT EXISTS runs ({columns})")
+    connection.execute("CREATE INDEX IF NOT EXISTS by_lab ON runs (lab, created)")
+    return connection
+
+
+def _insert(index: sqlite3.Connection, manifest: Mapping[str, Any]) -> None:
+    values = [canonical_json(manifest[n]) if n in ("params", "metrics") else manifest[n] for n in _COLUMNS]
+    index.execute(f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(_COLUMNS))})", values)
+
+
+def _series_bytes(trace: Trace) -> bytes:
+    """Parquet (zstd), one row per replicate and recorded step."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {
+        "replicate": np.repeat(np.arange(trace.replicates), len(trace.step)),
+        "step": np.tile(trace.step, trace.replicates),
+        **{name: values.reshape(-1) for name, values in trace.series.items()},
+    }
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _array_bytes(trace: Trace) -> bytes:
+    sink = io.BytesIO()
+    arrays = {f"finals/{name}": values for name, values in trace.finals.items()}
+    arrays |= {f"frames/{name}": values for name, values in trace.frames.items()}
+    np.savez_compressed(sink, frame_step=trace.frame_step, **arrays)  # type: ignore[arg-type]
+    return sink.getvalue()
+
+
+def _trace(manifest: Mapping[str, Any], series: bytes, arrays: bytes) -> Trace:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(io.BytesIO(series))
+    replicates = manifest["replicates"]
+    columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    step = columns["step"].reshape(replicates, -1)[0]
+    with np.load(io.BytesIO(arrays), allow_pickle=False) as loaded:
+        content = {name: loaded[name] for name in loaded.files}
+    return Trace(
+        step=np.ascontiguousarray(step, dtype=np.int64),
+        series={n: c.reshape(replicates, -1) for n, c in columns.items() if n not in ("replicate", "step")},
+        finals={n.removeprefix("finals/"): a for n, a in content.items() if n.startswith("finals/")},
+        frame_step=content["frame_step"],
+        frames={n.removeprefix("frames/"): a for n, a in content.items() if n.startswith("frames/")},
+        stopped=tuple(None if stop is None else Stop(*stop) for stop in manifest["stopped"]),
+    )
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

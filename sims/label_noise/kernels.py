@@ -1,0 +1,356 @@
+"""The training loop of quadratically parametrised regression, one loop for six kinds of gradient noise.
+
+The model is ``f(x) = <beta, x>`` with ``beta = v*v`` or, signed, ``beta = u*u - w*w``; the loss is
+``L = sum_i res_i^2 / 4n`` with ``res = X beta - y``. Every noise but the spherical one enters through the
+samples, so that an algorithm is a choice of one number a sample, the *pull* p_i, and a multiplicative step
+
+    G = X^T p,    u *= 1 - eta*G,    w *= 1 + eta*G,
+
+in which p = res/n is gradient descent, label noise takes xi from one entry, mini-batch noise adds delta*res_I
+to one and takes delta*res_J from another, and the batch-one rules keep a single entry. Source of the
+algorithms: HaoChen, Wei, Lee & Ma 2021, "Shape Matters", and the code published with it.
+
+Both products are sums of scaled contiguous vectors, because a dot product must keep the order of its sum and
+therefore cannot use vector instructions: the residual adds columns of X (rows of its transpose), the gradient
+rows of X, four in one pass. Each output element has one fixed order of summation, whatever the machine.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+ALGORITHMS = {
+    "gd": 0,
+    "gd_label_noise": 1,
+    "sgd_label_noise": 2,
+    "minibatch_noise": 3,
+    "sgd": 4,
+    "gaussian_noise": 5,
+}
+SCHEDULES = {"constant": 0, "anneal": 1, "stairs": 2}
+SERIES = ("train_loss", "test_error", "weighted_l1", "slow_time", "norm_sq", "mean_shrink", "noise_work")
+STATUS = {"done": 0, "cancelled": 1, "diverged": 2}
+
+NORM_SQ_LIMIT = 1e6
+# Integers are drawn for this many steps at once: one by one, each costs an array of length one.
+BLOCK = 512
+
+GD = ALGORITHMS["gd"]
+GD_LABEL_NOISE = ALGORITHMS["gd_label_noise"]
+SGD_LABEL_NOISE = ALGORITHMS["sgd_label_noise"]
+MINIBATCH_NOISE = ALGORITHMS["minibatch_noise"]
+SGD = ALGORITHMS["sgd"]
+GAUSSIAN_NOISE = ALGORITHMS["gaussian_noise"]
+ANNEAL = SCHEDULES["anneal"]
+STAIRS = SCHEDULES["stairs"]
+DONE = STATUS["done"]
+CANCELLED = STATUS["cancelled"]
+DIVERGED = STATUS["diverged"]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def poll_interval(algorithm, n, d):
+    """Steps between two looks at the cancel flag: about two million multiplications, a few milliseconds."""
+    batch_one = algorithm in (SGD, SGD_LABEL_NOISE)
+    work = 16 * d if batch_one else n * d + 16 * d
+    return max(1, 2**21 // work)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def rate_at(schedule, learning_rate, k, steps):
+    """eta of the zero-based step k: ``stairs`` divides it by ten after each integer third of the run."""
+    if schedule == STAIRS:
+        if k >= 2 * steps // 3:
+            return learning_rate / 100.0
+        if k >= steps // 3:
+            return learning_rate / 10.0
+    return learning_rate
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def noise_at(schedule, noise_std, k, steps):
+    """delta of the zero-based step k: ``anneal`` is noise_std*(1 - k/steps)^2, the others keep it."""
+    if schedule == ANNEAL:
+        left = 1.0 - k / steps
+        return noise_std * left * left
+    return noise_std
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def predictor(signed, u, w, beta):
+    """Write beta = u*u, signed u*u - w*w; return whether |u|^2 + |w|^2 is above the limit or not a number.
+
+    The sum in order would cost as much as a batch-one step. With no coordinate above an equal share of the
+    limit the sum is within it, and counting those vectorises: the sum is taken only if there is one.
+    """
+    d = u.size
+    share = NORM_SQ_LIMIT / d
+    above = 0
+    if signed:
+        for j in range(d):
+            a = u[j] * u[j]
+            b = w[j] * w[j]
+            beta[j] = a - b
+            above += not (a + b <= share)
+    else:
+        for j in range(d):
+            a = u[j] * u[j]
+            beta[j] = a
+            above += not (a <= share)
+    return above > 0 and not (norm_sq(u, w) <= NORM_SQ_LIMIT)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def norm_sq(u, w):
+    """|u|^2 + |w|^2, summed in order."""
+    total = 0.0
+    for j in range(u.size):
+        total += u[j] * u[j] + w[j] * w[j]
+    return total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def residual(XT, y, beta, res):
+    """res = X beta - y from the transpose XT (d, n), four columns of X in one pass."""
+    d, n = XT.shape
+    for i in range(n):
+        res[i] = -y[i]
+    whole = d - d % 4
+    for j in range(0, whole, 4):
+        b0, b1, b2, b3 = beta[j], beta[j + 1], beta[j + 2], beta[j + 3]
+        x0, x1, x2, x3 = XT[j], XT[j + 1], XT[j + 2], XT[j + 3]
+        for i in range(n):
+            res[i] += b0 * x0[i] + b1 * x1[i] + b2 * x2[i] + b3 * x3[i]
+    for j in range(whole, d):
+        b0 = beta[j]
+        x0 = XT[j]
+        for i in range(n):
+            res[i] += b0 * x0[i]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def pull_back(X, pull, G):
+    """G = X^T pull, four rows of X in one pass."""
+    n, d = X.shape
+    for j in range(d):
+        G[j] = 0.0
+    whole = n - n % 4
+    for i in range(0, whole, 4):
+        p0, p1, p2, p3 = pull[i], pull[i + 1], pull[i + 2], pull[i + 3]
+        x0, x1, x2, x3 = X[i], X[i + 1], X[i + 2], X[i + 3]
+        for j in range(d):
+            G[j] += p0 * x0[j] + p1 * x1[j] + p2 * x2[j] + p3 * x3[j]
+    for i in range(whole, n):
+        p0 = pull[i]
+        x0 = X[i]
+        for j in range(d):
+            G[j] += p0 * x0[j]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def dot(x, b, scratch):
+    """<x, b>: the products, folded in half until few are left; scratch (at least d/2) is overwritten.
+
+    Folding adds vector to vector, so it can use vector instructions where a running sum cannot.
+    """
+    half = x.size // 2
+    for j in range(half):
+        scratch[j] = x[j] * b[j] + x[half + j] * b[half + j]
+    total = x[x.size - 1] * b[x.size - 1] if x.size % 2 else 0.0
+    while half > 8:
+        if half % 2:
+            total += scratch[half - 1]
+        half //= 2
+        for j in range(half):
+            scratch[j] += scratch[half + j]
+    for j in range(half):
+        total += scratch[j]
+    return total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def multiply(signed, u, w, linear_drift, G, rate):
+    """u *= 1 - rate*G, signed w *= 1 + rate*G, linear_drift += rate*G; return the count of sign flips."""
+    flips = 0
+    if signed:
+        for j in range(u.size):
+            move = rate * G[j]
+            linear_drift[j] += move
+            shrink, grow = 1.0 - move, 1.0 + move
+            flips += (shrink < 0.0) + (grow < 0.0)
+            u[j] *= shrink
+            w[j] *= grow
+    else:
+        for j in range(u.size):
+            move = rate * G[j]
+            linear_drift[j] += move
+            factor = 1.0 - move
+            flips += factor < 0.0
+            u[j] *= factor
+    return flips
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def diffuse(signed, u, w, linear_drift, G, rate, noise, normal_rng, normals, scratch):
+    """u -= rate*(G*u + noise*N), signed w -= rate*(noise*N' - G*w); return -2*rate*noise*(<u, N> + <w, N'>).
+
+    The d numbers N are drawn first, then the d numbers N'; linear_drift += rate*G as in the other rules.
+    """
+    d = u.size
+    for j in range(normals.size):
+        normals[j] = normal_rng.standard_normal()
+    kick = rate * noise
+    work = dot(u, normals[:d], scratch)
+    for j in range(d):
+        move = rate * G[j]
+        linear_drift[j] += move
+        u[j] -= move * u[j] + kick * normals[j]
+    if signed:
+        work += dot(w, normals[d:], scratch)
+        for j in range(d):
+            w[j] += rate * G[j] * w[j] - kick * normals[d + j]
+    return -2.0 * kick * work
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def mean_shrink(signed, u, w, u_start, w_start, drift):
+    """mean_j of 2 log|u_j/u_j(0)| + 2*drift_j; signed, of log|u_j w_j / u_j(0) w_j(0)|: the drift cancels."""
+    total = 0.0
+    for j in range(u.size):
+        if signed:
+            total += math.log(abs(u[j] / u_start[j])) + math.log(abs(w[j] / w_start[j]))
+        else:
+            total += 2.0 * math.log(abs(u[j] / u_start[j])) + 2.0 * drift[j]
+    return total / u.size
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def simulate(
+    algorithm, signed, X, y, c, beta_star, u, w, linear_drift, learning_rate, noise_std, schedule, steps,
+    record_at, frame_at, frames, index_rng, sign_rng, normal_rng, cancel, progress, records,
+):  # fmt: skip
+    """Train for ``steps`` steps; return (status, stop_step, flips).
+
+    algorithm, schedule  integer codes of ALGORITHMS and SCHEDULES; signed: bool
+    X (n, d), y (n,)     inputs, C-contiguous, and labels
+    c, beta_star (d,)    weights of the recorded l1 norm; the truth of the recorded test error
+    u, w (d,)            start in, last iterate out; w is zeros unless signed
+    linear_drift (d,)    zeros in (or what an earlier run left), plus sum_k eta_k*G_k out
+    learning_rate eta, noise_std delta: at step 0, the schedule does the rest
+    record_at (T,)       increasing steps, first 0, last ``steps``; frame_at (F,) any increasing steps
+    frames (F, d)        beta at the steps frame_at, out; records (7, T): the rows are SERIES, out
+    cancel, progress     uint8[1] in, int64[1] out
+
+    What is recorded at step k is measured on the iterate before update k. ``stop_step`` is ``steps`` when
+    done, else the first k whose iterate has |u|^2 + |w|^2 not within NORM_SQ_LIMIT (diverged) or at which the
+    flag was seen (cancelled); u, w are that iterate, records and frames from that step on are NaN. ``flips``
+    counts the negative factors 1 - eta*G (signed: and 1 + eta*G) of all steps; additive noise has none.
+
+    Draws of a step, whatever the state: index_rng one integer below n (mini-batch noise two, I then J; gd and
+    gaussian_noise none); sign_rng one 0/1 for sgd_label_noise; normal_rng one number for gd_label_noise, d
+    for gaussian_noise (signed 2d: u, then w). After an early stop index_rng and sign_rng may be up to BLOCK
+    steps ahead. gd and sgd ignore noise_std, and their slow time is 0.
+    """
+    n, d = X.shape
+    # Arrays made here start on 32-byte boundaries, NumPy's on 16: the copies take a third off both products.
+    X, XT = X.copy(), X.T.copy()
+    batch_one = algorithm in (SGD, SGD_LABEL_NOISE)
+    noiseless = algorithm in (GD, SGD)
+    beta, res, pull, G = np.empty(d), np.empty(n), np.empty(n), np.empty(d)
+    normals = np.empty(2 * d if signed else d)
+    u_start, w_start, drift_start = u.copy(), w.copy(), linear_drift.copy()
+    slow_time, noise_work = 0.0, 0.0
+    flips, recorded, framed, next_poll = 0, 0, 0, 0
+    chosen, signs = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    per_sample = 1.0 / n
+    interval = poll_interval(algorithm, n, d)
+    records[:, :] = np.nan
+    frames[:, :] = np.nan
+
+    for k in range(steps + 1):
+        if predictor(signed, u, w, beta):
+            return DIVERGED, k, flips
+        if k == next_poll and k < steps:
+            progress[0] = k
+            next_poll += interval
+            if cancel[0] != 0:
+                return CANCELLED, k, flips
+
+        if framed < frame_at.size and frame_at[framed] == k:
+            for j in range(d):
+                frames[framed, j] = beta[j]
+            framed += 1
+        if recorded < record_at.size and record_at[recorded] == k:
+            residual(XT, y, beta, res)
+            loss, error, weighted = 0.0, 0.0, 0.0
+            for i in range(n):
+                loss += res[i] * res[i]
+            for j in range(d):
+                error += (beta[j] - beta_star[j]) ** 2
+                weighted += c[j] * abs(beta[j])
+            records[0, recorded] = loss / (4 * n)
+            records[1, recorded] = error
+            records[2, recorded] = weighted
+            records[3, recorded] = slow_time
+            records[4, recorded] = norm_sq(u, w)
+            records[5, recorded] = mean_shrink(signed, u, w, u_start, w_start, linear_drift - drift_start)
+            records[6, recorded] = noise_work
+            recorded += 1
+        if k == steps:
+            break
+
+        rate = rate_at(schedule, learning_rate, k, steps)
+        noise = 0.0 if noiseless else noise_at(schedule, noise_std, k, steps)
+        slow_time += (rate * noise) ** 2
+
+        b = k % BLOCK
+        if b == 0:
+            block = min(BLOCK, steps - k)
+            if algorithm == MINIBATCH_NOISE:
+                chosen = index_rng.integers(0, n, 2 * block)
+            elif algorithm in (SGD, GD_LABEL_NOISE, SGD_LABEL_NOISE):
+                chosen = index_rng.integers(0, n, block)
+            if algorithm == SGD_LABEL_NOISE:
+                signs = sign_rng.integers(0, 2, block)
+
+        if batch_one:
+            row = X[chosen[b]]
+            one_pull = dot(row, beta, G) - y[chosen[b]]
+            if algorithm == SGD_LABEL_NOISE:
+                one_pull -= noise * (2 * signs[b] - 1)
+            flips += multiply(signed, u, w, linear_drift, row, rate * one_pull)
+            continue
+
+        residual(XT, y, beta, res)
+        for i in range(n):
+            pull[i] = res[i] * per_sample
+        if algorithm == GD_LABEL_NOISE:
+            pull[chosen[b]] -= noise * normal_rng.standard_normal()
+        elif algorithm == MINIBATCH_NOISE:
+            plus, minus = chosen[2 * b], chosen[2 * b + 1]
+            pull[plus] += noise * res[plus]
+            pull[minus] -= noise * res[minus]
+        pull_back(X, pull, G)
+        if algorithm == GAUSSIAN_NOISE:
+            noise_work += diffuse(signed, u, w, linear_drift, G, rate, noise, normal_rng, normals, beta)
+        else:
+            flips += multiply(signed, u, w, linear_drift, G, rate)
+
+    progress[0] = steps
+    return DONE, steps, flips
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def log_walk(x, steps, walks, sign_rng, out):
+    """The one-weight cartoon v <- v*(1 + x*z), z = +-1: out[i] = log|v_steps/v_0| / steps of walk i.
+
+    x = eta*delta, out (walks,). Signs are drawn walk after walk. Only the number of steps up matters, so the
+    logarithm is taken twice and not at every step. The expectation is log(1 - x^2)/2.
+    """
+    up, down = math.log(abs(1.0 + x)), math.log(abs(1.0 - x))
+    for i in range(walks):
+        ups = 0
+        for step_up in sign_rng.integers(0, 2, steps):
+            ups += step_up
+        out[i] = (ups * up + (steps - ups) * down) / steps

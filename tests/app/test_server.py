@@ -1,0 +1,540 @@
+"""The server: whom it answers, how many, with which settings, and what it says when it cannot start."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from streamlit import config
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.sync.client import ClientConnection, connect
+
+from app import net, server
+
+ROOT = Path(server.__file__).resolve().parents[1]
+PUBLIC = "lecture.example.org"
+SETTINGS = {
+    "browser.gatherUsageStats": False,
+    "client.showErrorDetails": "type",
+    "client.toolbarMode": "viewer",
+    "runner.postScriptGC": False,
+    "server.disconnectedSessionTTL": 300,
+    "server.enableAgentApi": False,
+    "server.enableCORS": True,
+    "server.enableStaticServing": False,
+    "server.enableXsrfProtection": True,
+    "server.fileWatcherType": "none",
+    "server.headless": True,
+    "server.maxMessageSize": 50,
+    "server.maxUploadSize": 5,
+}
+
+# The page shows the settings it runs under and how often Streamlit has collected garbage after a run.
+PAGE = f"""
+import builtins, json
+import streamlit as st
+from streamlit import config
+if "gc" in st.query_params:
+    config.set_option("runner.postScriptGC", st.query_params["gc"] == "on")
+names = {[*SETTINGS, "server.allowedHosts", "server.port", "theme.light.primaryColor"]!r}
+settings = {{name: config.get_option(name) for name in names}}
+st.text(json.dumps({{"settings": settings, "collections": builtins.collections}}))
+"""
+
+# Starts the server as `python -m app.server` does, with that page; the warm-up ends when a file appears.
+LAUNCH = """
+import builtins, gc, sys, time
+from pathlib import Path
+from app import server
+
+builtins.collections = 0
+collect = gc.collect
+
+def counted(*generation):
+    builtins.collections += sys._getframe(1).f_globals["__name__"].endswith("script_runner")
+    return collect(*generation)
+
+def warm_up():
+    while not Path("go").exists():
+        time.sleep(0.02)
+
+gc.collect = counted
+server.warm_up = warm_up
+sys.exit(server.main(["--host", "0.0.0.0", "--port", "0"], script="page.py"))
+"""
+
+
+@dataclass
+class Served:
+    port: int
+    banner: str
+    health_while_warming: httpx.Response
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.get(self.url + path, headers=names, timeout=60)
+
+    def open(self) -> ClientConnection:
+        return connect(
+            f"ws://127.0.0.1:{self.port}{server.STREAM}",
+            subprotocols=["streamlit"],  # type: ignore[list-item]
+            max_size=None,
+            compression=None,
+        )
+
+    def handshake(self, origin: str | None = None, host: str | None = None) -> tuple[int, str]:
+        """Asks for a websocket; the status of the answer (101: accepted) and its text."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.putrequest("GET", server.STREAM, skip_host=True)
+        headers = {
+            "Host": host or f"127.0.0.1:{self.port}",
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Protocol": "streamlit",
+        } | ({"Origin": origin} if origin else {})
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        text = "" if answer.status == 101 else answer.read().decode()
+        connection.close()
+        return answer.status, text
+
+    def until_empty(self) -> None:
+        """Waits until the server has seen all earlier tabs close."""
+        for _ in range(500):
+            if self.get("/", Accept="text/html").status_code == 200 and self.handshake()[0] == 101:
+                return
+            time.sleep(0.02)
+        raise AssertionError("closed sessions are still counted")
+
+
+def rerun(channel: ClientConnection, query: str = "") -> dict:
+    """Runs the page once and returns what it shows."""
+    message = BackMsg()
+    message.rerun_script.query_string = query
+    channel.send(message.SerializeToString())
+    shown = None
+    while True:
+        answer = ForwardMsg.FromString(channel.recv(timeout=20))  # type: ignore[arg-type]
+        if answer.WhichOneof("type") == "script_finished":
+            assert shown is not None
+            return shown
+        if answer.delta.new_element.WhichOneof("type") == "text":
+            shown = json.loads(answer.delta.new_element.text.body)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server with room for two tabs, started from a folder that is not the checkout's."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "page.py").write_text(PAGE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LAUNCH],
+        cwd=folder,
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", "CI": "1"}
+        | {"CHALKLINE_SESSIONS": "2", "CHALKLINE_HOSTS": PUBLIC},
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Ctrl+C" in line:
+            break
+    banner = "".join(lines)
+    port = int(re.findall(r"http://127\.0\.0\.1:(\d+)", banner)[0])
+    try:
+        # The socket listens already; the answer comes as soon as the app has started.
+        warming = httpx.get(f"http://127.0.0.1:{port}/health", timeout=30)
+        (folder / "go").touch()
+        served = Served(port, banner, warming)
+        while served.get("/health").status_code == 503:
+            time.sleep(0.02)
+        yield served
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=20)
+
+
+def test_health_is_503_until_the_warm_up_is_over(served: Served) -> None:
+    assert (served.health_while_warming.status_code, served.health_while_warming.text) == (503, "starting")
+    answer = served.get("/health")
+    assert (answer.status_code, answer.text) == (200, "ok")
+
+
+def test_a_failed_warm_up_never_counts_as_healthy() -> None:
+    def broken() -> None:
+        raise RuntimeError("no kernel")
+
+    house, stop, called = server.House(), threading.Event(), []
+    stop.set()
+    server.janitor(house, broken, lambda: called.append("ready"), stop)
+    gc.unfreeze()
+    assert house.state != "ok"
+    assert not called
+
+
+def test_the_hidden_option_still_exists() -> None:
+    option = config._config_options_template["runner.postScriptGC"]
+    assert option.default_val is True
+
+
+def test_shipped_settings_reach_the_script_from_any_folder(served: Served) -> None:
+    with served.open() as channel:
+        settings = rerun(channel)["settings"]
+    assert {name: settings[name] for name in SETTINGS} == SETTINGS
+    assert settings["server.port"] == served.port
+    assert settings["theme.light.primaryColor"] == server.settings(())["theme.light.primaryColor"]
+
+
+def test_no_theme_setting_names_a_font_or_picture_elsewhere() -> None:
+    assert "://" not in (ROOT / ".streamlit" / "config.toml").read_text()
+
+
+def test_streamlit_collects_no_garbage_after_fifty_reruns(served: Served) -> None:
+    with served.open() as channel:
+        before = rerun(channel)["collections"]
+        for _ in range(50):
+            after = rerun(channel)["collections"]
+        assert after == before
+        # The counter can count: with the option on, every rerun collects once.
+        rerun(channel, "gc=on")
+        rerun(channel)
+        assert rerun(channel, "gc=off")["collections"] > before
+
+
+def test_the_names_answered_to_are_those_printed(served: Served) -> None:
+    with served.open() as channel:
+        allowed = rerun(channel)["settings"]["server.allowedHosts"]
+    printed = set(re.findall(rf"http://([^\s:/]+):{served.port}", served.banner))
+    assert {"127.0.0.1", PUBLIC} <= printed
+    assert set(allowed) == printed | {"localhost"}
+    assert "Anybody on this network can open it" in served.banner
+    assert "▄" in served.banner, "no QR code"
+
+
+def test_a_start_for_this_machine_answers_to_it_alone() -> None:
+    with net.listen("127.0.0.1", 0) as sock:
+        places = net.addresses(sock)
+    assert places.hosts == ("127.0.0.1", "localhost")
+    assert places.network == ()
+    assert "Only this machine can open it" in net.banner(places)
+
+
+def test_an_unknown_host_name_is_refused_with_the_way_out(served: Served) -> None:
+    answer = served.get("/", Host="rebound.example.com")
+    assert answer.status_code == 421
+    assert "CHALKLINE_HOSTS" in answer.text
+    assert served.handshake(host="rebound.example.com")[0] == 421
+    assert served.get("/", Host=f"localhost:{served.port}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        ("http://127.0.0.1:{port}", None, 101),
+        (None, None, 101),  # a script: only browsers send an Origin
+        (f"https://{PUBLIC}", PUBLIC, 101),  # a proxy that keeps the host name
+        (f"https://{PUBLIC}", None, 101),  # a proxy that does not
+        ("https://evil.example.com", None, 403),
+        ("http://127.0.0.1:1", None, 403),  # another program's page on this machine
+        (f"https://{PUBLIC}.evil.example.com", None, 403),
+        ("null", None, 403),
+    ],
+)
+def test_websocket_is_for_our_own_pages(
+    served: Served, origin: str | None, host: str | None, status: int
+) -> None:
+    served.until_empty()
+    assert served.handshake(origin and origin.format(port=served.port), host)[0] == status
+
+
+def test_an_upload_without_token_is_refused(served: Served) -> None:
+    answer = httpx.put(f"{served.url}/_stcore/upload_file/session/file", files={"file": b"x"})
+    assert answer.status_code in (400, 403)
+
+
+def test_one_tab_too_many_is_turned_away_until_another_closes(served: Served) -> None:
+    served.until_empty()
+    with served.open() as first, served.open() as second:
+        rerun(first)
+        rerun(second)
+        status, text = served.handshake()
+        assert (status, text) == (503, server.FULL.format(limit=2))
+        page = served.get("/", Accept="text/html")
+        assert page.status_code == 503
+        assert text in page.text
+        assert served.get("/health").status_code == 200, "full is not ill"
+        rerun(first)
+    served.until_empty()
+
+
+def test_the_page_names_no_other_server(served: Served) -> None:
+    page = served.get("/", Accept="text/html").text
+    links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"'\s>)]+)""", page)
+    assert links
+    assert [link for link in links if re.match(r"(https?:)?//", link)] == []
+
+
+def test_vega_is_kept_for_good_and_sent_once(served: Served) -> None:
+    answer = served.get(server.VEGA_URL, Accept_Encoding="gzip")
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["content-encoding"] == "gzip"
+    assert answer.headers["content-type"].startswith("text/javascript")
+    assert len(answer.content) > 500_000
+    assert int(answer.headers["content-length"]) < len(answer.content) / 2
+    again = served.get(server.VEGA_URL, If_None_Match=answer.headers["etag"])
+    assert (again.status_code, again.content) == (304, b"")
+    plain = served.get("/assets/vega.js", Accept_Encoding="identity")
+    assert plain.content == answer.content
+    assert "content-encoding" not in plain.headers
+    assert "immutable" not in plain.headers["cache-control"], "an upgrade would never arrive"
+
+
+# The gate by itself, over plain ASGI.
+
+
+def ask(
+    gate: server.Gate,
+    kind: str,
+    path: str,
+    client: tuple[str, int],
+    headers: dict[str, str] | None = None,
+    **more: object,
+) -> list[dict]:
+    """What the gate sends for one request from `client`."""
+    sent: list[dict] = []
+    scope = {
+        "type": kind,
+        "method": "GET",
+        "path": path,
+        "client": client,
+        "headers": [
+            (name.encode(), value.encode())
+            for name, value in ({"host": "localhost"} | (headers or {})).items()
+        ],
+        **more,
+    }
+
+    async def receive() -> dict:
+        return {"type": "websocket.connect" if kind == "websocket" else "http.request"}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    asyncio.run(gate(scope, receive, send))  # type: ignore[arg-type]
+    return sent
+
+
+async def through(scope: dict, receive: object, send: object) -> None:
+    await send({"type": "passed", "headers": dict(scope.get("headers", []))})  # type: ignore[operator]
+
+
+@pytest.fixture
+def any_host() -> Iterator[None]:
+    before = config.get_option("server.allowedHosts")
+    config.set_option("server.allowedHosts", [])
+    yield
+    config.set_option("server.allowedHosts", before)
+
+
+@pytest.mark.usefixtures("any_host")
+@pytest.mark.parametrize(
+    ("client", "headers", "passes"),
+    [
+        ("127.0.0.1", {}, True),
+        ("::1", {}, True),
+        ("192.168.1.23", {}, False),
+        ("127.0.0.1", {"x-forwarded-for": "127.0.0.1"}, False),  # somebody behind a proxy here
+        ("127.0.0.1", {"forwarded": "for=192.0.2.60"}, False),
+    ],
+)
+def test_metrics_are_for_this_machine(client: str, headers: dict[str, str], passes: bool) -> None:
+    sent = ask(server.Gate(through, server.House()), "http", server.METRICS, (client, 1), headers)  # type: ignore[arg-type]
+    assert (sent[0]["type"] == "passed") is passes
+    assert passes or sent[0]["status"] == 403
+
+
+@pytest.mark.usefixtures("any_host")
+def test_a_server_that_cannot_deny_by_http_closes_with_1013() -> None:
+    gate = server.Gate(through, server.House(limit=1, sessions=1))  # type: ignore[arg-type]
+    sent = ask(gate, "websocket", server.STREAM, ("127.0.0.1", 1))
+    assert sent == [{"type": "websocket.close", "code": 1013, "reason": server.FULL.format(limit=1)}]
+
+
+@pytest.mark.usefixtures("any_host")
+def test_streamlit_sees_an_accepted_origin_as_our_own() -> None:
+    gate = server.Gate(through, server.House(public=(PUBLIC,)))  # type: ignore[arg-type]
+    sent = ask(gate, "http", "/", ("127.0.0.1", 1), {"origin": f"https://{PUBLIC}"})
+    assert sent[0]["headers"][b"origin"] == b"http://localhost"
+
+
+class Clock:
+    """A clock that moves when somebody sleeps, in place of the `time` module and of an event."""
+
+    def __init__(self, until: float) -> None:
+        self.now, self.until = 0.0, until
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def wait(self, seconds: float) -> bool:
+        self.now += seconds
+        return self.now >= self.until
+
+
+def test_a_hasty_tab_is_slowed_after_its_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(1e9)
+    monkeypatch.setattr(server.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(server.asyncio, "sleep", clock.sleep)
+    gate = server.Gate(through, server.House())  # type: ignore[arg-type]
+
+    async def receive() -> dict:
+        return {"type": "websocket.receive"}
+
+    async def count(seconds: float) -> int:
+        paced, taken = gate.paced(receive), 0  # type: ignore[arg-type]
+        clock.now = 1000.0
+        while clock.now <= 1000.0 + seconds:
+            await paced()
+            taken += 1
+        return taken
+
+    assert asyncio.run(count(0.0)) == server.BURST + 1
+    assert asyncio.run(count(10.0)) == server.BURST + 10 * server.RERUNS_PER_SECOND + 1
+
+
+def test_the_janitor_waits_for_a_quiet_moment_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sweeps(busy_until: float) -> list[float]:
+        clock, times = Clock(until=200.0), []
+
+        class Busy(server.House):
+            last_message = property(  # type: ignore[assignment]
+                lambda self: clock.now if clock.now < busy_until else busy_until, lambda self, value: None
+            )
+
+        monkeypatch.setattr(server.time, "monotonic", clock.monotonic)
+        monkeypatch.setattr(server.gc, "collect", lambda *_: times.append(clock.now))
+        monkeypatch.setattr(server.gc, "freeze", lambda: None)
+        server.janitor(Busy(), lambda: None, lambda: None, clock)  # type: ignore[arg-type]
+        return times
+
+    assert sweeps(0.0) == [0.0, *(20.0 * n for n in range(1, 10))]
+    assert sweeps(30.0)[:2] == [0.0, 31.0]
+    assert sweeps(1e9) == [0.0, 80.0, 160.0]
+
+
+# What it says when it cannot start.
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    assert server.main(list(argv)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+def test_a_busy_port_is_named_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with net.listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        message = refusal(capsys, "--port", str(port))
+    assert f"Port {port} on 127.0.0.1 is in use" in message
+    assert "make run PORT=" in message
+
+
+@pytest.mark.parametrize("port", ["eighty", "-1", "65536", "", "8501.0"])
+def test_a_port_that_is_none_is_named(capsys: pytest.CaptureFixture[str], port: str) -> None:
+    assert f"PORT={port} is not a port" in refusal(capsys, f"--port={port}")
+
+
+def test_a_host_that_is_not_ours_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refusal(capsys, "--host", "198.51.100.7", "--port", "0")
+    assert "HOST=198.51.100.7 is not an address of this machine" in message
+    assert "0.0.0.0" in message
+    assert "HOST=no..host is not a known address" in refusal(capsys, "--host", "no..host", "--port", "0")
+
+
+@pytest.mark.parametrize("text", ["many", "0", "-3", "²"])
+def test_a_session_limit_that_is_none_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("CHALKLINE_SESSIONS", text)
+    assert f"CHALKLINE_SESSIONS={text}" in refusal(capsys, "--port", "0")
+
+
+def test_own_addresses_can_be_bound() -> None:
+    for address in net.own_addresses():
+        with socket.socket() as sock:
+            sock.bind((address, 0))
+
+
+# The container image, as far as its recipe shows.
+
+
+def instructions() -> list[tuple[str, str]]:
+    text = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
+    lines = [
+        line.split(maxsplit=1) for line in text.splitlines() if line.strip() and not line.startswith("#")
+    ]
+    return [(word.upper(), rest) for word, rest in lines]
+
+
+def test_the_image_runs_as_nobody_in_particular_and_reports_its_health() -> None:
+    recipe = instructions()
+    users = [rest for word, rest in recipe if word == "USER"]
+    assert users
+    assert int(users[-1]) > 0
+    assert any(word == "HEALTHCHECK" and "/health" in rest for word, rest in recipe)
+    assert not any(word == "ADD" for word, _ in recipe)
+    assert re.search(r"python:\d+\.\d+\.\d+-slim-\w+$", next(rest for word, rest in recipe if word == "FROM"))
+    assert any(word == "RUN" and "--require-hashes" in rest for word, rest in recipe)
+
+
+def test_the_image_copies_what_exists() -> None:
+    sources = [name for word, rest in instructions() if word == "COPY" for name in rest.split()[:-1]]
+    assert {"app", "sims", "theory"} <= set(sources)
+    assert [name for name in sources if not (ROOT / name).exists()] == []
+
+
+def test_the_image_lock_pins_what_we_require_with_hashes_and_no_place() -> None:
+    lock = (ROOT / "requirements-image.lock").read_text()
+    locked = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", lock, re.M))
+    wanted = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / "requirements.txt").read_text(), re.M))
+    assert {name: locked[name].removesuffix("+cpu") for name in wanted} == wanted
+    assert locked["torch"].endswith("+cpu")
+    assert lock.count("--hash=sha256:") >= len(locked)
+    assert not re.search(r"://|file:|^-|/opt|/home", lock, re.M)
+    python = re.search(r"FROM .*python:(\d+\.\d+)", (ROOT / "Dockerfile").read_text())
+    assert python
+    assert f"--python-version {python[1]} " in (ROOT / "Makefile").read_text()

@@ -1,0 +1,214 @@
+"""Jobs: threads and processes behind one face, joined, replaced, cancelled, and never lost."""
+
+import multiprocessing
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sims.engine import BadInput, Cancelled, ChalklineError
+from sims.engine import jobs as jobs_module
+from sims.engine.jobs import Jobs
+from sims.engine.store import Store
+
+IN_THREAD, IN_PROCESS = 1e9, 0.0
+
+
+def until(condition):
+    """Wait for something that must come; the test's own timeout is the bound."""
+    while not condition():
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def place(monkeypatch):
+    """Send every run to a thread or to a process, whatever it is estimated at."""
+
+    def choose(limit):
+        monkeypatch.setattr(jobs_module, "THREAD_SECONDS", limit)
+
+    return choose
+
+
+def blocks_in_shared_memory():
+    return {name for name in os.listdir("/dev/shm") if name.startswith("psm_")} if Path("/dev/shm").is_dir() else set()
+
+
+@pytest.mark.parametrize("limit", [IN_THREAD, IN_PROCESS])
+def test_a_job_gives_the_same_run_from_a_thread_and_from_a_process(lab, small, store, made, place, limit):
+    place(limit)
+    before = blocks_in_shared_memory()
+    jobs = Jobs(store)
+    job = jobs.submit(lab, small)
+    run = job.result(120)
+    assert run.trace_sha256 == made.trace_sha256 and run.metrics == made.metrics
+    assert (job.state, job.progress, job.notice, jobs.computed) == ("done", 1.0, "", 1)
+    steps, series = job.partial()
+    np.testing.assert_array_equal(steps, run.trace.step)
+    for name, values in series.items():
+        np.testing.assert_array_equal(values, run.trace.series[name])
+    assert store.find(run.key).trace.sha256 == run.trace_sha256
+    assert blocks_in_shared_memory() <= before
+
+
+def test_equal_requests_are_computed_once(lab, store, small):
+    params = small.replace(steps=200_000)
+    jobs, together = Jobs(store), threading.Barrier(8)
+
+    def ask(number):
+        together.wait()
+        found[number] = jobs.submit(lab, params, session=str(number)).result(60)
+
+    found: dict[int, object] = {}
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8 and len({run.trace_sha256 for run in found.values()}) == 1
+    assert jobs.computed == 1
+    assert jobs.submit(lab, params, session="late").result(60) is jobs.submit(lab, params, session="later").result(60)
+    assert jobs.computed == 1
+    elsewhere = Jobs(store)
+    assert elsewhere.submit(lab, params).result(60).cached and elsewhere.computed == 0
+
+
+def test_finished_runs_are_forgotten_least_recently_used_first(lab, small):
+    jobs = Jobs(None, remember=2)
+    one, two, three = (small.replace(seed=seed) for seed in range(3))
+    for params in (one, two, one, three, one):
+        jobs.submit(lab, params, session=str(params.seed), slot=str(jobs.computed)).result(60)
+    assert jobs.computed == 3
+    jobs.submit(lab, two).result(60)
+    assert jobs.computed == 4
+
+
+@pytest.mark.parametrize("limit", [IN_THREAD, IN_PROCESS])
+def test_the_latest_run_of_a_slot_wins(lab, small, endless, store, place, limit):
+    place(limit)
+    jobs = Jobs(store)
+    first = jobs.submit(lab, endless, "anna", "focus")
+    until(lambda: np.any(first.monitor.progress))
+    second = jobs.submit(lab, small, "anna", "focus")
+    with pytest.raises(Cancelled, match="nothing of it was kept"):
+        first.result(60)
+    assert first.state == "cancelled" and second.result(60).key == second.key
+    assert store.keys() == [second.key] and multiprocessing.active_children() == []
+
+
+def test_a_run_goes_on_while_anybody_waits_for_it(lab, endless, small):
+    jobs = Jobs(None)
+    anna, bert = jobs.submit(lab, endless, "anna"), jobs.submit(lab, endless, "bert")
+    assert anna is bert
+    jobs.release("anna")
+    until(lambda: np.any(bert.monitor.progress))
+    assert not bert.monitor.cancel[0] and bert.state == "running"
+    jobs.release("bert", keep={""})
+    assert not bert.monitor.cancel[0]
+    jobs.release("bert")
+    with pytest.raises(Cancelled):
+        bert.result(60)
+
+
+def test_slots_of_one_session_do_not_disturb_each_other(lab, small, endless):
+    jobs = Jobs(None)
+    long = jobs.submit(lab, endless, "anna", "focus")
+    jobs.submit(lab, small, "anna", "beside").result(60)
+    assert long.state == "running" and not long.monitor.cancel[0]
+    jobs.release("anna")
+
+
+def test_a_cancelled_run_can_be_asked_for_again_at_once(lab, endless):
+    jobs = Jobs(None)
+    first = jobs.submit(lab, endless, "anna")
+    first.cancel()
+    again = jobs.submit(lab, endless, "anna")
+    assert again is not first and not again.monitor.cancel[0]
+    jobs.release("anna")
+    for job in (first, again):
+        with pytest.raises(Cancelled):
+            job.result(60)
+
+
+@pytest.mark.parametrize("patience", [0.0, 60.0])
+def test_cancelling_ends_the_worker_heeded_or_not(lab, endless, place, monkeypatch, patience):
+    """With no patience the worker is killed before it can heed the flag."""
+    place(IN_PROCESS)
+    monkeypatch.setattr(jobs_module, "KILL_AFTER_SECONDS", patience)
+    before = blocks_in_shared_memory()
+    job = Jobs(None).submit(lab, endless)
+    until(lambda: np.any(job.monitor.progress))
+    (worker,) = multiprocessing.active_children()
+    job.cancel()
+    with pytest.raises(Cancelled):
+        job.result(60)
+    assert job.state == "cancelled" and not worker.is_alive() and np.all(job.monitor.progress < endless.steps)
+    assert blocks_in_shared_memory() <= before
+
+
+def test_a_worker_that_dies_is_reported(lab, endless, place, store):
+    place(IN_PROCESS)
+    job = Jobs(store).submit(lab, endless)
+    until(lambda: np.any(job.monitor.progress))
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    with pytest.raises(ChalklineError, match=r"ended early \(exit code -9\)"):
+        job.result(60)
+    assert job.state == "failed" and store.keys() == []
+
+
+@pytest.mark.parametrize("limit", [IN_THREAD, IN_PROCESS])
+def test_the_series_fill_while_the_run_goes_on(lab, small, place, limit):
+    place(limit)
+    params = small.replace(steps=10**8, replicates=1)
+    jobs = Jobs(None)
+    job = jobs.submit(lab, params, "anna")
+
+    def filled():
+        return int(np.sum(np.isfinite(job.partial()[1]["train_loss"])))
+
+    until(lambda: filled() > 0 and np.any(job.monitor.progress))
+    early, done = filled(), job.progress
+    until(lambda: filled() > early and job.progress > done)
+    assert job.state == "running" and job.progress < 1.0
+    with pytest.raises(TimeoutError):
+        job.result(0.0)
+    jobs.release("anna")
+    with pytest.raises(Cancelled):
+        job.result(60)
+
+
+def test_a_store_that_cannot_be_written_is_said_and_the_run_is_had(lab, small, made):
+    job = Jobs(Store("/proc/chalkline/store")).submit(lab, small)
+    assert job.result(60).trace_sha256 == made.trace_sha256
+    assert "cannot be written" in job.notice
+
+
+def test_a_damaged_stored_run_is_computed_again_and_replaced(lab, small, store, made):
+    folder = store.put(made)
+    (folder / "arrays.npz").write_bytes(b"broken")
+    jobs = Jobs(store)
+    job = jobs.submit(lab, small)
+    assert job.result(60).trace_sha256 == made.trace_sha256 and jobs.computed == 1
+    assert "is damaged" in job.notice and store.find(made.key) is not None
+
+
+@pytest.mark.parametrize("limit", [IN_THREAD, IN_PROCESS])
+def test_a_failing_run_fails_its_job_and_can_be_tried_again(lab, small, store, place, monkeypatch, limit):
+    place(limit)
+    jobs = Jobs(store)
+    with monkeypatch.context() as broken:
+        broken.setattr(jobs_module, "run_in_process", failing)
+        broken.setattr(jobs_module, "execute", failing)
+        job = jobs.submit(lab, small)
+        with pytest.raises(BadInput, match="no"):
+            job.result(60)
+    assert job.state == "failed"
+    assert jobs.submit(lab, small).result(60).key == job.key
+
+
+def failing(*args, **kwargs):
+    raise BadInput("no")

@@ -1,0 +1,1 @@
+"""Closed forms: plain numbers and arrays in, predictions out. Knows neither the simulators nor the screen."""
