@@ -107,9 +107,7 @@ def _measure(probe: object) -> float:
 def _path(lab: Lab) -> Path:
     machine = hashlib.sha256(canonical_json(fingerprint()).encode()).hexdigest()[:12]
     files = sorted([*(ROOT / "sims" / lab.id).glob("*.py"), ROOT / "theory" / f"{lab.id}.py"])
-    content = hashlib.sha256("".join(digest(path) for path in files if path.is_file()).encode()).hexdigest()[
-        :12
-    ]
+    content = hashlib.sha256("".join(digest(path) for path in files if path.is_file()).encode()).hexdigest()[:12]
     return cache_root() / "rates" / f"{lab.id}-{content}-{machine}.json"
 
 
@@ -118,9 +116,7 @@ def _read(path: Path) -> dict[str, float] | None:
         rates = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return (
-        rates if isinstance(rates, dict) and all(isinstance(rate, float) for rate in rates.values()) else None
-    )
+    return rates if isinstance(rates, dict) and all(isinstance(rate, float) for rate in rates.values()) else None
 
 
 def _write(path: Path, rates: dict[str, float]) -> None:

@@ -103,9 +103,7 @@ def judge(claim: Claim, runs: Sequence[Run]) -> Verdict:
     if found.error > found.tolerance / 2:
         ratio = 2 * found.error / found.tolerance if found.tolerance > 0 else math.inf
         enough = f"about {math.ceil(replicates * ratio**2)}" if ratio < 1e6 else "no number of"
-        return verdict(
-            "undecided", f"The standard error exceeds half the tolerance: {enough} replicates would decide."
-        )
+        return verdict("undecided", f"The standard error exceeds half the tolerance: {enough} replicates would decide.")
     if gap <= found.tolerance:
         return verdict("holds", f"Measured and predicted differ by {gap:.3g}, within {found.tolerance:.3g}.")
     return verdict("fails", f"Measured and predicted differ by {gap:.3g}, beyond {found.tolerance:.3g}.")

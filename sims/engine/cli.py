@@ -104,12 +104,8 @@ class Show:
 class Rerun:
     """Run again from a stored run's provenance."""
 
-    source: Annotated[
-        str, tyro.conf.Positional, tyro.conf.arg(help="A key, a manifest, or an exported JSON file.")
-    ]
-    check: Annotated[bool, tyro.conf.arg(help="Compare with what was stored; exit 1 on a difference.")] = (
-        False
-    )
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="A key, a manifest, or an exported JSON file.")]
+    check: Annotated[bool, tyro.conf.arg(help="Compare with what was stored; exit 1 on a difference.")] = False
     json: _JSON = False
 
 
@@ -136,9 +132,7 @@ class Verify:
 class Ledger:
     """Judge the claims of every preset anew, write docs/ledger.json; exit 1 where a verdict is unexpected."""
 
-    labs: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help="Labs; all where none is given.")
-    ] = ()
+    labs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help="Labs; all where none is given.")] = ()
     quick: Annotated[bool, tyro.conf.arg(help="Only claims estimated under 2 s.")] = False
     json: _JSON = False
 
@@ -174,9 +168,7 @@ def _runs(command: Runs) -> None:
         _print_json(rows)
     elif rows:
         short = ("key", "lab", "version", "created", "replicates", "wall_s")
-        _print_table(
-            [{name: row[name][:12] if name == "key" else row[name] for name in short} for row in rows]
-        )
+        _print_table([{name: row[name][:12] if name == "key" else row[name] for name in short} for row in rows])
     else:
         _say(f"No runs are stored yet in {Store().path}.")
 
@@ -193,8 +185,7 @@ def _show(command: Show) -> None:
     if manifest["version"] != current:
         print(f"This run is of version {manifest['version']}; the lab is now at version {current}.")
     print(
-        "params: "
-        + ", ".join(f"{name}={format_value(_tupled(value))}" for name, value in manifest["params"].items())
+        "params: " + ", ".join(f"{name}={format_value(_tupled(value))}" for name, value in manifest["params"].items())
     )
     print(f"trace {manifest['trace_sha256']} (grade {manifest['provenance']['grade']})")
     _print_metrics(manifest["metrics"])
@@ -360,9 +351,7 @@ def _run(lab: Lab, options: Any) -> None:
     chosen = {"": base}
     if options.beside:
         if options.preset is None:
-            raise BadInput(
-                Problem("beside", "set", "it draws the runs of a preset", "Name one with --preset.")
-            )
+            raise BadInput(Problem("beside", "set", "it draws the runs of a preset", "Name one with --preset."))
         chosen = {
             label: params.replace(**_given(lab, options))
             for label, params in lab.runs(lab.preset(options.preset)).items()
@@ -448,23 +437,17 @@ def _parse(shape: Any, command: str, summary: str, arguments: list[str]) -> Any:
         shape, prog=prog, description=summary, args=arguments, config=config, return_unknown_args=True
     )
     if unknown:
-        raise UnknownName(
-            f"option of {prog}", unknown[0], ["--" + f.name.replace("_", "-") for f in fields(shape)]
-        )
+        raise UnknownName(f"option of {prog}", unknown[0], ["--" + f.name.replace("_", "-") for f in fields(shape)])
     return found
 
 
 def _lab_options(command: str, lab: Lab) -> type:
     """The options of a command about one lab: its own, then each field of the params as text."""
-    shape: list[Any] = [
-        (name, kind, dataclass_field(default=default)) for name, kind, default in _OPTIONS[command]
-    ]
+    shape: list[Any] = [(name, kind, dataclass_field(default=default)) for name, kind, default in _OPTIONS[command]]
     if command != "describe":
         for field in lab.params.fields().values():
             metavar = (
-                "|".join(field.choices)
-                if field.choices
-                else {"floats": "X,X,..."}.get(field.kind, field.kind.upper())
+                "|".join(field.choices) if field.choices else {"floats": "X,X,..."}.get(field.kind, field.kind.upper())
             )
             when = f" Only when {field.condition}." if field.only_if else ""
             text = f"{field.help} Must be {field.allowed}; default {format_value(field.default)}.{when}"

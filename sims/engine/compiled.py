@@ -7,15 +7,10 @@ directly or not, and of the compiler's versions. Numba finds it through `NUMBA_C
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import os
-import shutil
 import sys
-import tempfile
-import warnings
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -28,6 +23,9 @@ def cache_root() -> Path:
 
     A folder that cannot be written is replaced by a private temporary one, with a warning.
     """
+    import tempfile
+    import warnings
+
     import platformdirs
 
     wanted = Path(os.environ.get("CHALKLINE_CACHE") or platformdirs.user_cache_dir("chalkline"))
@@ -62,6 +60,8 @@ def folder_of(source: Path) -> Path:
 @cache
 def digest(source: Path) -> str:
     """Hash of a module, of every project module it imports, and of the compiler's versions."""
+    from importlib.metadata import version
+
     total = hashlib.sha256()
     for path in sorted(closure(source)):
         total.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
@@ -84,6 +84,8 @@ def closure(source: Path) -> set[Path]:
 
 
 def _imports(path: Path) -> set[Path]:
+    import ast
+
     package = path.relative_to(ROOT).parent.parts
     modules: list[tuple[str, ...]] = []
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -94,15 +96,15 @@ def _imports(path: Path) -> set[Path]:
             stem = (*base, *(node.module.split(".") if node.module else ()))
             modules += [stem, *((*stem, alias.name) for alias in node.names)]
     candidates = (
-        ROOT.joinpath(*parts).with_suffix(".py")
-        for parts in modules
-        if parts and parts[0] in ("sims", "theory")
+        ROOT.joinpath(*parts).with_suffix(".py") for parts in modules if parts and parts[0] in ("sims", "theory")
     )
     return {candidate for candidate in candidates if candidate.is_file()}
 
 
 def sweep_stale() -> list[Path]:
     """Remove the folders of earlier versions of the present modules, and those of modules that are gone."""
+    import shutil
+
     removed = []
     for folder in (cache_root() / "compiled").glob("*/*"):
         source = ROOT.joinpath(*folder.parent.name.split(".")).with_suffix(".py")

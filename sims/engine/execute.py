@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import claims as _claims
 from .errors import Cancelled
@@ -23,6 +21,10 @@ from .recording import MOST_FRAMES, MOST_STEPS
 from .trace import Monitor, Replicate, Trace, assemble
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    from numpy.typing import NDArray
+
     from .store import Store
 
 
@@ -109,8 +111,7 @@ class Run:
             "trace_sha256": self.trace_sha256,
             "metrics": {name: {"mean": m.mean, "se": m.se, "n": m.n} for name, m in self.metrics.items()},
             "stopped": [
-                None if stop is None else {"step": stop.step, "reason": stop.reason}
-                for stop in self.trace.stopped
+                None if stop is None else {"step": stop.step, "reason": stop.reason} for stop in self.trace.stopped
             ],
             "claims": [verdict.as_dict() for verdict in self.claims],
             "provenance": dict(self.provenance),
@@ -170,9 +171,7 @@ def execute(
     monitor = RunMonitor.allocate(lab, params) if monitor is None else monitor
     trace = _simulate(lab, params, monitor, workers, on_progress)
     wall = time.perf_counter() - start
-    run = complete(
-        lab, params, trace, key, provenance=provenance(lab, params, NUMBA), wall_s=wall, cached=False
-    )
+    run = complete(lab, params, trace, key, provenance=provenance(lab, params, NUMBA), wall_s=wall, cached=False)
     if store is not None:
         store.put(run)
     return run
@@ -221,6 +220,8 @@ def _simulate(
     workers: int | None,
     on_progress: Callable[[float], None] | None,
 ) -> Trace:
+    from concurrent.futures import ThreadPoolExecutor, wait
+
     step = lab.recorded_steps(params)
     if len(step) > MOST_STEPS or step[0] != 0:
         raise ValueError(
@@ -256,11 +257,11 @@ def _gather(
     last_step: float,
     on_progress: Callable[[float], None] | None,
 ) -> list[Replicate]:
+    from concurrent.futures import FIRST_EXCEPTION, wait
+
     pending: set[Future[Replicate]] = set(futures)
     while pending:
-        done, pending = wait(
-            pending, timeout=None if on_progress is None else 0.1, return_when=FIRST_EXCEPTION
-        )
+        done, pending = wait(pending, timeout=None if on_progress is None else 0.1, return_when=FIRST_EXCEPTION)
         for future in done:
             future.result()
         if on_progress is not None:
@@ -271,4 +272,6 @@ def _gather(
 @cache
 def shared_pool() -> ThreadPoolExecutor:
     """The process-wide pool: one thread per core, shared by all who compute here."""
+    from concurrent.futures import ThreadPoolExecutor
+
     return ThreadPoolExecutor(cores(), thread_name_prefix="chalkline")

@@ -40,9 +40,7 @@ def _csv(run: Stored) -> bytes:
     for r in range(trace.replicates):
         for t, step in enumerate(trace.step):
             values = (series[r, t] for series in trace.series.values())
-            writer.writerow(
-                [r, step, *(repr(float(value)) if math.isfinite(value) else "" for value in values)]
-            )
+            writer.writerow([r, step, *(repr(float(value)) if math.isfinite(value) else "" for value in values)])
     return sink.getvalue().encode()
 
 

@@ -134,9 +134,7 @@ class Jobs:
     def release(self, session: str, keep: set[str] | None = None) -> None:
         """Give up the session's jobs, but for those in the slots of `keep`."""
         with self._lock:
-            for owner in [
-                owner for owner in self._slots if owner[0] == session and owner[1] not in (keep or ())
-            ]:
+            for owner in [owner for owner in self._slots if owner[0] == session and owner[1] not in (keep or ())]:
                 self._give_up(owner)
 
     def _give_up(self, owner: tuple[str, str]) -> None:

@@ -9,16 +9,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import BadInput, Problem, UnknownName
 from .params import Params, Value
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .claims import Claim
     from .trace import Monitor, Replicate, Trace
 
-Series = NDArray[np.float64]
+    Series = NDArray[np.float64]
+
 Kind = Literal["exact", "limit", "bound", "heuristic", "sampled"]
 Expected = Literal["holds", "fails", "outside", "undecided"]
 

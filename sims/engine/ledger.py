@@ -174,9 +174,7 @@ def write(rows: Iterable[dict[str, Any]], path: Path = PATH) -> None:
             or (row["lab"], row["preset"], row["id"], row["runs_sha256"]) in current
         )
     ]
-    ordered = sorted(
-        [*kept, *new.values()], key=lambda row: (row["lab"], row["preset"], row["id"], row["runs_sha256"])
-    )
+    ordered = sorted([*kept, *new.values()], key=lambda row: (row["lab"], row["preset"], row["id"], row["runs_sha256"]))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".ledger-")
     with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -58,9 +58,7 @@ def param(
         "live": live,
         "only_if": dict(only_if or {}),
     }
-    return pydantic.Field(
-        default, ge=None, le=None, description=help, json_schema_extra={**extra, "ge": ge, "le": le}
-    )
+    return pydantic.Field(default, ge=None, le=None, description=help, json_schema_extra={**extra, "ge": ge, "le": le})
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,7 @@ class Field:
             return "one of " + ", ".join(self.choices)
         if self.kind == "bool":
             return "true or false"
-        noun = {"int": "a whole number", "float": "a number", "floats": "numbers separated by commas, each"}[
-            self.kind
-        ]
+        noun = {"int": "a whole number", "float": "a number", "floats": "numbers separated by commas, each"}[self.kind]
         unit = f" ({self.unit})" if self.unit else ""
         if self.ge is not None and self.le is not None:
             return f"{noun} from {_number(self.ge)} to {_number(self.le)}{unit}"
@@ -103,8 +99,7 @@ class Field:
     def condition(self) -> str:
         """When the field is active, in words; empty when always."""
         return " and ".join(
-            f"{name} is {' or '.join(format_value(v) for v in values)}"
-            for name, values in self.only_if.items()
+            f"{name} is {' or '.join(format_value(v) for v in values)}" for name, values in self.only_if.items()
         )
 
     def parse(self, text: str) -> Value:
@@ -142,9 +137,7 @@ class Params(pydantic.BaseModel):
 
     seed: int = param(0, ge=0, le=2**63 - 1, help="Entropy of every random stream of the run.")
     first_replicate: int = param(0, ge=0, le=10**9, help="Number of the first replicate.")
-    replicates: int = param(
-        4, ge=1, le=10_000, live=(1, 64), scale="log", help="Independent repetitions of the run."
-    )
+    replicates: int = param(4, ge=1, le=10_000, live=(1, 64), scale="log", help="Independent repetitions of the run.")
 
     def rules(self) -> Iterator[Problem]:
         """What is wrong with the fields together; nothing by default."""
@@ -161,9 +154,7 @@ class Params(pydantic.BaseModel):
         problems = [*self._out_of_range(), *self._inactive_but_set()]
         problems = problems or list(self.rules())
         if problems:
-            raise PydanticCustomError(
-                "problems", "{text}", {"text": " ".join(map(str, problems)), "all": problems}
-            )
+            raise PydanticCustomError("problems", "{text}", {"text": " ".join(map(str, problems)), "all": problems})
         return self
 
     def _out_of_range(self) -> Iterator[Problem]:
@@ -238,9 +229,7 @@ class Params(pydantic.BaseModel):
     def is_active(self, name: str) -> bool:
         """Whether the field means anything for the values of the others."""
         conditions = self.fields()[name].only_if
-        return all(
-            self.is_active(other) and getattr(self, other) in values for other, values in conditions.items()
-        )
+        return all(self.is_active(other) and getattr(self, other) in values for other, values in conditions.items())
 
     def active(self) -> dict[str, Value]:
         """The active fields and their values, in declared order."""
@@ -272,8 +261,7 @@ class Params(pydantic.BaseModel):
 
         def active(name: str) -> bool:
             return all(
-                active(other) and full[other] in allowed
-                for other, allowed in cls.fields()[name].only_if.items()
+                active(other) and full[other] in allowed for other, allowed in cls.fields()[name].only_if.items()
             )
 
         return {name for name in full if not active(name)}
@@ -320,6 +308,4 @@ def _field(name: str, info: pydantic.fields.FieldInfo) -> Field:
     kinds: dict[Any, Any] = {int: "int", float: "float", bool: "bool", tuple[float, ...]: "floats"}
     choices = typing.get_args(info.annotation) if typing.get_origin(info.annotation) is Literal else ()
     kind: Any = "choice" if choices else kinds[info.annotation]
-    return Field(
-        name=name, kind=kind, default=info.default, help=info.description or "", choices=choices, **extra
-    )
+    return Field(name=name, kind=kind, default=info.default, help=info.description or "", choices=choices, **extra)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 import threading
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +45,8 @@ def fingerprint() -> dict[str, str]:
 
     Equal fingerprints promise equal bits (grade A).
     """
+    from importlib.metadata import version
+
     import llvmlite.binding as llvm
     import numpy as np
     import scipy.linalg  # noqa: F401  (its BLAS belongs to the fingerprint)
@@ -93,6 +93,8 @@ def provenance(lab: Lab, params: Params, backend: Backend) -> dict[str, Any]:
 @cache
 def commit() -> str | None:
     """The checkout's commit, marked `-dirty` where files differ from it; None outside a checkout."""
+    import subprocess
+
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

@@ -15,7 +15,7 @@ from .errors import BadInput, Problem
 from .execute import Run, execute
 from .lab import Lab, Tolerance
 from .registry import get_lab
-from .store import Store, Stored
+from .store import Store
 
 Grade = Literal["A", "B"]
 
@@ -39,9 +39,7 @@ class Outcome:
         }
 
 
-def rerun(
-    source: str, store: Store | None = None, on_progress: Callable[[float], None] | None = None
-) -> Outcome:
+def rerun(source: str, store: Store | None = None, on_progress: Callable[[float], None] | None = None) -> Outcome:
     """Run again what a key, a manifest file or an exported JSON file describes, without touching the store.
 
     Raises:
@@ -55,38 +53,40 @@ def rerun(
         allowed = f"{lab.id} is now at version {lab.version}, whose numbers differ"
         advice = f"Check out the software of that time ({manifest['provenance'].get('commit')}) to repeat it."
         raise BadInput(Problem("version", manifest["version"], allowed, advice))
-    values = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in manifest["params"].items()
-    }
-    run = execute(lab, lab.params.make(values), on_progress=on_progress)
+    if series is not None and series.keys() != lab.series.keys():
+        raise _unreadable(source)
+    run = execute(lab, lab.params.make(manifest["params"]), on_progress=on_progress)
     return _compare(lab, run, manifest, series)
 
 
 def _original(source: str, store: Store) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    path = Path(source)
     if not os.path.isfile(source):  # unlike Path.is_file, False for a name that is too long
         stored = store.load(source)
-        return stored.manifest, _series(stored)
+        return stored.manifest, stored.trace.series
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not {"lab", "version", "params", "provenance"} <= content.keys():
-            raise ValueError("not a manifest")
-        if "trace_sha256" in content and "series" in content:
-            return content, {
-                name: np.array(values, dtype=float) for name, values in content["series"].items()
-            }
-        if "trace_sha256" in content and "key" in content:
-            beside = Store(path.resolve().parents[3]) if len(path.resolve().parents) > 3 else store
-            known = next(filter(None, (place.find(content["key"]) for place in (store, beside))), None)
-            return content, None if known is None else _series(known)
-    except (OSError, ValueError, AttributeError, TypeError):
-        pass
+        return _from_file(Path(source).resolve(), store)
+    except (OSError, ValueError, TypeError, LookupError):
+        raise _unreadable(source) from None
+
+
+def _unreadable(source: str) -> BadInput:
     allowed = "it must be a key, a manifest, or a JSON file written by export"
-    raise BadInput(Problem("source", source, allowed, "List the keys with: python -m sims runs"))
+    return BadInput(Problem("source", source, allowed, "List the keys with: python -m sims runs"))
 
 
-def _series(stored: Stored) -> dict[str, Any]:
-    return dict(stored.trace.series)
+def _from_file(path: Path, store: Store) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """A manifest with its series, if they are in the file, in `store`, or in the store that the file lies in."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    parts = (content["params"], content["provenance"], content["provenance"]["fingerprint"])
+    if not (all(isinstance(part, dict) for part in parts) and {"lab", "version", "trace_sha256"} <= content.keys()):
+        raise TypeError("not a manifest")
+    if "series" in content:
+        return content, {name: np.array(a, dtype=float) for name, a in dict(content["series"]).items()}
+    for place in (store, *map(Store, path.parents[3:4])):
+        found = place.find(content["key"])
+        if found is not None:
+            return content, found.trace.series
+    return content, None
 
 
 def _compare(lab: Lab, run: Run, manifest: Mapping[str, Any], series: Mapping[str, Any] | None) -> Outcome:
@@ -105,14 +105,10 @@ def _compare(lab: Lab, run: Run, manifest: Mapping[str, Any], series: Mapping[st
             "The stored series are NOT those of the stored hash.",
         )
     if same_machine:
-        words = (
-            "bit for bit the same" if same_bits else "NOT the same bits, on the same machine and libraries"
-        )
+        words = "bit for bit the same" if same_bits else "NOT the same bits, on the same machine and libraries"
         return Outcome(run, "A", same_bits, 0.0 if same_bits else None, f"Grade A: {words}.")
     if same_bits:
-        return Outcome(
-            run, "B", True, 0.0, "Grade B: another machine or other libraries, and yet the same bits."
-        )
+        return Outcome(run, "B", True, 0.0, "Grade B: another machine or other libraries, and yet the same bits.")
     if series is None:
         raise BadInput(
             "The stored series is not at hand, and bits are not comparable across machines: "
@@ -130,9 +126,7 @@ def _compare(lab: Lab, run: Run, manifest: Mapping[str, Any], series: Mapping[st
 
 def _equal(ours: np.ndarray, theirs: np.ndarray) -> bool:
     """Whether the series are equal, as far as JSON can hold them: what is not finite is absent there."""
-    return ours.shape == theirs.shape and bool(
-        np.all((ours == theirs) | (~np.isfinite(ours) & ~np.isfinite(theirs)))
-    )
+    return ours.shape == theirs.shape and bool(np.all((ours == theirs) | (~np.isfinite(ours) & ~np.isfinite(theirs))))
 
 
 def _excess(ours: np.ndarray, theirs: np.ndarray, tolerance: Tolerance) -> float:

@@ -216,9 +216,7 @@ class Store:
         return self._runs / key[:2] / key
 
     def _unwritable(self, error: OSError) -> StoreError:
-        reason = (
-            "the disk is full" if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else error.strerror
-        )
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else error.strerror
         return StoreError(
             f"The run store {self.path} cannot be written ({reason}); nothing stored was changed. Set "
             f"CHALKLINE_STORE to a writable folder with free space, or keep nothing with --no-store."
@@ -277,9 +275,7 @@ class Store:
             if hashlib.sha256(canonical_json(manifest).encode()).hexdigest() != seal:
                 raise ValueError("its own hash differs")
             if canonical_json({**manifest, "manifest_sha256": seal}).encode() != content:
-                raise ValueError(
-                    "its text is not as it was written"
-                )  # 1E-05 for 1e-05 reads as the same number
+                raise ValueError("its text is not as it was written")  # 1E-05 for 1e-05 reads as the same number
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise self._damaged(folder, f"the manifest is not sound ({error})") from None
         if manifest["key"] != folder.name:
@@ -348,10 +344,7 @@ class Store:
         sql = f"SELECT {', '.join(_COLUMNS)} FROM runs {where} ORDER BY created DESC, key"
         with self._index() as index:
             found = [dict(zip(_COLUMNS, row, strict=True)) for row in index.execute(sql, values)]
-        return [
-            {**row, "params": json.loads(row["params"]), "metrics": json.loads(row["metrics"])}
-            for row in found
-        ]
+        return [{**row, "params": json.loads(row["params"]), "metrics": json.loads(row["metrics"])} for row in found]
 
     def _drop_index(self) -> None:
         for suffix in ("", "-wal", "-shm"):

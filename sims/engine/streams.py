@@ -13,6 +13,4 @@ def generator(seed: int, stream: int, replicate: int) -> np.random.Generator:
         stream: index of the kind of draw, from the lab's table of streams.
         replicate: number of the replicate, counted over all runs of the family.
     """
-    return np.random.Generator(
-        np.random.Philox(np.random.SeedSequence(entropy=seed, spawn_key=(stream, replicate)))
-    )
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy=seed, spawn_key=(stream, replicate))))

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 NOISY = ("gd_label_noise", "sgd_label_noise", "minibatch_noise", "gaussian_noise")
 BATCH_ONE = ("sgd_label_noise", "sgd")
+_PROBLEM = ("n_train", "dim", "sparsity", "parametrization", "truth", "covariates", "planar_slope", "data_seed")
 _DRAWN = {"covariates": ("gaussian", "rademacher")}
 _NOISY = {"algorithm": NOISY}
 FRAME_COORDINATES = 200
@@ -140,6 +141,11 @@ class LabelNoiseParams(Params):
     def shape(self) -> tuple[int, int]:
         """(n, d) of the data matrix."""
         return (1, 2) if self.covariates == "planar" else (self.n_train, self.dim)
+
+    @property
+    def problem(self) -> LabelNoiseParams:
+        """Params with the fields that the regression problem depends on, the others at their defaults."""
+        return self.make({name: value for name, value in self.changed().items() if name in _PROBLEM})
 
     @property
     def signed(self) -> bool:
@@ -366,7 +372,7 @@ PRESETS = (
         notice="Four noises, one model: only label noise keeps falling, along the chalk line, to the sparse truth.",
         label="label noise",
         beside={
-            "gradient descent": {"algorithm": "gd", "learning_rate": 0.01, "steps": 20_000},
+            "gradient descent": {"algorithm": "gd", "learning_rate": 0.01, "steps": 20_000, "replicates": 1},
             "mini-batch noise": {"algorithm": "minibatch_noise", "learning_rate": 0.003, "steps": 20_000},
             "Gaussian noise": {
                 "algorithm": "gaussian_noise",

@@ -32,6 +32,7 @@ class Chalk:
     """What the theory says about one data set; everything is computed when first asked for."""
 
     params: LabelNoiseParams
+    number: int
     data: Data
     step: NDArray[np.int64]
 
@@ -70,14 +71,15 @@ class Chalk:
         """(d,) where gradient flow ends."""
         return theory.gradient_flow_limit(self.data.X, self.data.y, self.params.init_scale, signed=self.params.signed)
 
-    @cached_property
+    @property
     def least_norm(self) -> Array:
         """(d,) the interpolator of least weighted l1 norm, where the slow flow ends."""
-        return theory.min_weighted_l1(self.data.X, self.data.y, self.data.c, signed=self.params.signed)
+        return end_point(self.params.problem, self.number)[0]
 
-    @cached_property
+    @property
     def decay_rate(self) -> float:
-        return float(theory.decay_rate(self.data.X, self.least_norm, self.data.c, signed=self.params.signed))
+        """The rate at which the slow flow approaches that end."""
+        return end_point(self.params.problem, self.number)[1]
 
     @cached_property
     def floor(self) -> Array:
@@ -87,7 +89,7 @@ class Chalk:
 
     @cached_property
     def floor_loss(self) -> Array:
-        """(T,) mean training loss of the stationary residual along the slow flow: eta delta^2 sum_j c_j |beta_j| / 4."""
+        """(T,) mean loss of the stationary residual along the slow flow: eta delta^2 sum_j c_j |beta_j| / 4."""
         rate, noise = schedule(self.params, self.step)
         return np.asarray(rate * noise**2 * (np.abs(self.path) @ self.data.c) / 4.0)
 
@@ -111,7 +113,16 @@ class Chalk:
 @lru_cache(maxsize=128)
 def chalk(params: LabelNoiseParams, number: int) -> Chalk:
     """The theory of the data set of that number, for a run with these params."""
-    return Chalk(params, data_numbered(params, number), recorded_steps(params))
+    return Chalk(params, number, data_numbered(params, number), recorded_steps(params))
+
+
+@lru_cache(maxsize=256)
+def end_point(problem: LabelNoiseParams, number: int) -> tuple[Array, float]:
+    """Where the slow flow on a data set ends, and at what rate; the same for every way to train on it."""
+    data = data_numbered(problem, number)
+    beta = theory.min_weighted_l1(data.X, data.y, data.c, signed=problem.signed)
+    beta.flags.writeable = False
+    return beta, float(theory.decay_rate(data.X, beta, data.c, signed=problem.signed))
 
 
 def chalks(params: LabelNoiseParams) -> list[Chalk]:

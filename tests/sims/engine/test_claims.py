@@ -13,7 +13,10 @@ def run(replicates=4, **params):
     return SimpleNamespace(params=SimpleNamespace(**params), trace=SimpleNamespace(replicates=replicates))
 
 
-def verdict(measured, assumes=lambda params: None, runs=(run(),)):
+FOUR = run()
+
+
+def verdict(measured, assumes=lambda params: None, runs=(FOUR,)):
     claim = Claim("c", "It is so.", "derivation", lambda params: True, lambda runs: measured, assumes)
     return judge(claim, runs)
 

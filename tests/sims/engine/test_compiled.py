@@ -36,7 +36,8 @@ print(six(), sum(six.stats.cache_misses.values()), sum(six.stats.cache_hits.valu
 def project(tmp_path):
     """A copy of the engine with two jitted modules, one of which uses the other."""
     root = tmp_path / "project"
-    shutil.copytree(compiled.ROOT / "sims" / "engine", root / "sims" / "engine", ignore=shutil.ignore_patterns("__pycache__"))
+    without = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(compiled.ROOT / "sims" / "engine", root / "sims" / "engine", ignore=without)
     shutil.copy(compiled.ROOT / "sims" / "__init__.py", root / "sims")
     (root / "sims" / "toy").mkdir()
     (root / "sims" / "toy" / "kernels.py").write_text(KERNEL)

@@ -1,0 +1,107 @@
+"""What a user waits for: a page's runs, a command, a stored run.
+
+    python -m benchmarks.waiting
+
+Times are medians over rounds, in a process that is warm where the goal says warm.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROUNDS = 7
+
+
+def median_seconds(action, rounds=ROUNDS):
+    spent = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        action()
+        spent.append(time.perf_counter() - start)
+    return statistics.median(spent)
+
+
+def default_page(lab):
+    """Simulation and theory of every run of the lab's default page, nothing cached but compiled code."""
+    from sims.engine import execute
+
+    runs = list(lab.runs(lab.presets[0]).values())
+    forget = theory_cache(lab)
+
+    def compute():
+        forget()
+        for params in runs:
+            _ = execute(lab, params).metrics
+
+    compute()
+    return median_seconds(compute)
+
+
+def theory_cache(lab):
+    """A function that empties the lab's own cache of predictions, if it has one."""
+    import importlib
+
+    module = importlib.import_module(f"sims.{lab.id}.prediction")
+    return module.chalk.cache_clear
+
+
+def command(*arguments):
+    environment = dict(os.environ, CHALKLINE_STORE=tempfile.mkdtemp(prefix="chalkline-bench-"))
+
+    def run():
+        subprocess.run(
+            [sys.executable, "-m", "sims", *arguments], env=environment, check=True, capture_output=True, timeout=120
+        )
+
+    run()
+    return median_seconds(run, rounds=5)
+
+
+def store_times(lab):
+    """Seconds to keep the default run (synced to disk) and to read it back, checked."""
+    from dataclasses import replace
+
+    from sims.engine import execute
+    from sims.engine.store import Store
+
+    run = execute(lab, lab.params.make())
+    _ = run.metrics, run.trace_sha256
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        keys = iter(f"{i:064x}" for i in range(1000))
+        write = median_seconds(lambda: store.put(replace(run, key=next(keys))))
+        read = median_seconds(lambda: store.find(f"{0:064x}"))
+    return write, read
+
+
+def rows():
+    from sims import get_lab
+
+    lab = get_lab("label_noise")
+    found = [(f"{lab.title}: the default page's runs and theory, warm", default_page(lab), 0.3)]
+    found += [
+        ("python -m sims list", command("list"), 0.5),
+        ("python -m sims --help", command("--help"), 0.5),
+        ("python -m sims run label_noise, warm cache, not stored before", command("run", "label_noise", "--fresh"), 2.0),
+    ]
+    write, read = store_times(lab)
+    found += [("store: keep one run", write, None), ("store: read one run, checked", read, None)]
+    return [{"what": what, "seconds": seconds, "goal": goal} for what, seconds, goal in found]
+
+
+def main():
+    """Print what is waited for; returns whether every goal was met."""
+    met = True
+    for row in rows():
+        goal = row["goal"]
+        verdict = "" if goal is None else f"goal < {goal} s: {'met' if row['seconds'] < goal else 'MISSED'}"
+        met = met and (goal is None or row["seconds"] < goal)
+        print(f"{row['what']:<64} {1000 * row['seconds']:8.0f} ms  {verdict}")
+    return met
+
+
+if __name__ == "__main__":
+    sys.exit(0 if main() else 1)
