@@ -15,7 +15,7 @@ from .frame.verdicts import MARKS
 
 
 def home(pages: Mapping[str, object]) -> None:
-    """A card for each lab."""
+    """A box for each lab."""
     look.apply()
     st.title("Chalkline")
     st.markdown(

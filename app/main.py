@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
+# A worker process first runs this file again, under another name: it must not draw pages there, nor load what
+# only pages need.
+if __name__ == "__main__":
+    from functools import partial
+    from pathlib import Path
 
-import streamlit as st
+    import streamlit as st
 
-from app.frame.page import lab_page
-from app.home import home
-from sims import all_labs
+    from app.frame.page import lab_page
+    from app.home import home
+    from sims import all_labs
 
-st.set_page_config(page_title="Chalkline", page_icon=str(Path(__file__).with_name("icon.png")), layout="wide")
+    st.set_page_config(page_title="Chalkline", page_icon=str(Path(__file__).with_name("icon.png")), layout="wide")
 
-pages = {lab.id: st.Page(partial(lab_page, lab.id), title=lab.title, url_path=lab.id) for lab in all_labs()}
-front = st.Page(lambda: home(pages), title="Chalkline", url_path="home", default=True, icon=":material/home:")
-st.navigation({"": [front], "Labs": list(pages.values())}, position="top").run()
+    pages = {lab.id: st.Page(partial(lab_page, lab.id), title=lab.title, url_path=lab.id) for lab in all_labs()}
+    front = st.Page(lambda: home(pages), title="Chalkline", url_path="home", default=True, icon=":material/home:")
+    st.navigation({"": [front], "Labs": list(pages.values())}, position="top").run()

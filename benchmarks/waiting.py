@@ -85,7 +85,7 @@ def rows():
     found += [
         ("python -m sims list", command("list"), 0.5),
         ("python -m sims --help", command("--help"), 0.5),
-        ("python -m sims run label_noise, warm cache, not stored before", command("run", "label_noise", "--fresh"), 2.0),
+        ("python -m sims run label_noise, compiled before", command("run", "label_noise", "--fresh"), 2.0),
     ]
     write, read = store_times(lab)
     found += [("store: keep one run", write, None), ("store: read one run, checked", read, None)]

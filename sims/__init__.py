@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __version__ = "0.1.0"
-__all__ = ["BadInput", "ChalklineError", "Prediction", "Run", "all_labs", "get_lab", "lab_ids", "predict", "run", "runs"]
+__all__ = [
+    "BadInput",
+    "ChalklineError",
+    "Prediction",
+    "Run",
+    "all_labs",
+    "get_lab",
+    "lab_ids",
+    "predict",
+    "run",
+    "runs",
+]
 
 
 def run(lab: str, preset: str | None = None, *, fresh: bool = False, store: bool = True, **params: Any) -> Run:

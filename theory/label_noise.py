@@ -16,6 +16,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from theory.linear_program import linear_program
 from theory.mirror import Infeasible as Infeasible
 from theory.mirror import Projection as Projection
 from theory.mirror import projection as projection
@@ -81,18 +82,16 @@ def min_weighted_l1(
     beta is nonnegative unless ``signed``. A linear program; the limit is exact where its solution is unique.
     Raises Infeasible if nothing interpolates.
     """
-    from scipy.optimize import linprog
-
     d = X.shape[1]
     columns = np.hstack([X, -X]) if signed else X
     cost = np.concatenate([c, c]) if signed else np.asarray(c)
-    solution = linprog(cost, A_eq=columns, b_eq=y, bounds=(0.0, None), method="highs")
-    if solution.status == 2:
+    status, x = linear_program(cost, columns, y, y)
+    if status == "infeasible":
         kind = "" if signed else "nonnegative "
         raise Infeasible(f"no interpolating {kind}beta: make y = X beta_star for an admissible beta_star")
-    if solution.x is None:
-        raise ArithmeticError(f"the linear program of the end point failed: {solution.message}")
-    return solution.x[:d] - solution.x[d:] if signed else solution.x
+    if status == "unbounded":
+        raise ValueError("c must be nonnegative: the weighted l1 norm has no minimum")
+    return x[:d] - x[d:] if signed else x
 
 
 def decay_rate(
@@ -108,8 +107,6 @@ def decay_rate(
     and ``X_j^T mu + g <= c_j`` (``|X_j^T mu| + g <= c_j``) off it. Infinite when beta_lp is pinned by the
     constraints alone; negative when beta_lp is not optimal; nan when no mu fits the support at all.
     """
-    from scipy.optimize import linprog
-
     n = X.shape[0]
     on = np.abs(beta_lp) > SUPPORT * np.abs(beta_lp).max()
     if on.all():
@@ -118,18 +115,17 @@ def decay_rate(
     off = X[:, ~on].T
     rows = np.vstack([off, -off]) if signed else off
     bound = np.tile(c[~on], 2) if signed else c[~on]
-    solution = linprog(
+    fit = c[on] * sign
+    status, x = linear_program(
         np.append(np.zeros(n), -1.0),
-        A_ub=np.hstack([rows, np.ones((len(rows), 1))]),
-        b_ub=bound,
-        A_eq=np.hstack([X[:, on].T, np.zeros((on.sum(), 1))]) if on.any() else None,
-        b_eq=c[on] * sign if on.any() else None,
-        bounds=(None, None),
-        method="highs",
+        np.block([[rows, np.ones((len(rows), 1))], [X[:, on].T, np.zeros((len(fit), 1))]]),
+        np.append(np.full(len(rows), -math.inf), fit),
+        np.append(bound, fit),
+        -math.inf,
     )
-    if solution.status == 3:
+    if status == "unbounded":
         return math.inf
-    return float(solution.x[-1]) if solution.status == 0 and solution.x is not None else math.nan
+    return float(x[-1]) if status == "optimal" else math.nan
 
 
 def time_to_error(eps: float, gstar: float, init_scale: float) -> float:
@@ -147,19 +143,23 @@ def recovery_threshold(dim: int, sparsity: int, *, signed: bool = False) -> floa
     2014): ``d min_t rho (1+t^2) + (1-rho) m [(1+t^2) Q(t) - t phi(t)]``, rho = sparsity/dim, m = 1
     (nonnegative) or 2 (signed).
     """
-    from scipy.optimize import minimize_scalar
-    from scipy.special import ndtr
-
     if not 1 <= sparsity <= dim:
         raise ValueError(f"sparsity must lie in 1..{dim}, not {sparsity}")
     rho, sides = sparsity / dim, 2.0 if signed else 1.0
 
-    def dimension(t: float) -> float:
-        density = math.exp(-0.5 * t * t) / math.sqrt(2.0 * math.pi)
-        return rho * (1.0 + t * t) + (1.0 - rho) * sides * ((1.0 + t * t) * ndtr(-t) - t * density)
+    def tail(t: float) -> float:
+        return 0.5 * math.erfc(t / math.sqrt(2.0))
 
-    best = minimize_scalar(dimension, bounds=(0.0, 30.0), method="bounded", options={"xatol": 1e-9})
-    return dim * min(float(best.fun), dimension(0.0))
+    def density(t: float) -> float:
+        return math.exp(-0.5 * t * t) / math.sqrt(2.0 * math.pi)
+
+    low, high = 0.0, 40.0  # the derivative 2 rho t + (1-rho) m 2 [t Q - phi] increases; Q(40) underflows
+    while low < (middle := 0.5 * (low + high)) < high:
+        if rho * middle + (1.0 - rho) * sides * (middle * tail(middle) - density(middle)) < 0.0:
+            low = middle
+        else:
+            high = middle
+    return dim * (rho * (1.0 + low * low) + (1.0 - rho) * sides * ((1.0 + low * low) * tail(low) - low * density(low)))
 
 
 def positive_null_vector_probability(n: int, d: int) -> float:

@@ -25,9 +25,13 @@ import numpy as np
 from jaxtyping import Float
 from numba import njit
 
+from theory.linear_program import linear_program
+
 EXPONENT_LIMIT = 300.0  # a trial step beyond exp(300) is refused: its square would still be finite
 JITTER = 1e-14  # of the mean diagonal of the dual Hessian, which is singular for dependent rows of X
 RANK_TOLERANCE = 1e-10  # singular values below this fraction of the largest count as zero
+PINNED = 1e-6  # entries that no solution lets exceed this, in units of max|target|/max|X|, are pinned at 0
+HELD = 3e4  # of max|velocity| t: beyond it exponents are known to 1e-11 at best
 STAGE_ITERATIONS = 40  # Newton steps of one stage of a continuation before the stage is halved
 
 
@@ -228,12 +232,15 @@ def _newton(X, XT, target, log_scale, shift, signed, tolerance, max_iter, dual, 
 def _line(X, XT, target, base, velocity, shift, signed, times, start, dual, tolerance, max_iter, betas):
     """Solve at log_scale = base + velocity*t for each t of times, from the solution ``dual`` at t = start.
 
-    The dual is extrapolated linearly in t; where Newton does not follow within a stage, the stage is halved.
+    The dual is extrapolated through the last three solutions (linearly where the stage is more than twice the one
+    before). Where Newton does not follow, it starts from the last dual itself, which matters once vanished beta_j
+    leave directions of the dual undetermined: their noise must not be extrapolated. Else the stage is halved.
     Returns (number of times solved, Newton steps, last residual); betas (T, d) is filled, dual is that of the
     last time.
     """
     n, d = X.shape
-    now, slope, guess = start, np.zeros(n), np.empty(n)
+    now, slope, bend, guess = start, np.zeros(n), np.zeros(n), np.empty(n)  # bend: second divided difference
+    width, moves = 0.0, 0
     log_scale, beta = np.empty(d), np.empty(d)
     used, residual = 0, 0.0
     for s in range(times.size):
@@ -247,21 +254,35 @@ def _line(X, XT, target, base, velocity, shift, signed, times, start, dual, tole
             then = times[s] if last else now + stage
             for j in range(d):
                 log_scale[j] = base[j] + velocity[j] * then
+            ahead = then - now
+            linear = ahead if moves > 0 else 0.0
+            curved = ahead * (ahead + width) if moves > 1 and ahead <= 2.0 * width else 0.0
             for i in range(n):
-                guess[i] = dual[i] + slope[i] * (then - now)
+                guess[i] = dual[i] + slope[i] * linear + bend[i] * curved
             cap = min(max_iter, STAGE_ITERATIONS)
             converged, iterations, residual = _newton(
                 X, XT, target, log_scale, shift, signed, tolerance, cap, guess, beta
             )
             used += iterations
             if not converged:
+                guess[:] = dual
+                moves = 0
+                converged, iterations, residual = _newton(
+                    X, XT, target, log_scale, shift, signed, tolerance, max_iter, guess, beta
+                )
+                used += iterations
+            if not converged:
                 stage *= 0.5
                 if not stage > 1e-5 * (times[s] - start):
                     return s, used, residual
                 continue
-            if then > now:
+            if ahead > 0.0:
                 for i in range(n):
-                    slope[i] = (guess[i] - dual[i]) / (then - now)
+                    latest = (guess[i] - dual[i]) / ahead
+                    bend[i] = (latest - slope[i]) / (ahead + width)
+                    slope[i] = latest
+                width = ahead
+                moves += 1
             for i in range(n):
                 dual[i] = guess[i]
             now = then
@@ -287,7 +308,9 @@ def projection(
     ``shift`` (d,) is for ``signed`` only: half of log(u/w) that is not in the row space. ``dual`` (n,) is a
     warm start. ``tol`` bounds ``max|X beta - target|`` relative to ``max(1, max|target|)`` (or to the
     rounding error of ``X beta``, where that is larger). With n >= d independent columns beta is the one
-    solution of the constraints and the dual is fitted to it.
+    solution of the constraints and the dual is fitted to it. Where no nonnegative solution has a positive
+    beta_j the dual has no finite optimum: Newton approaches such a beta to the tolerance; where it cannot, beta_j
+    is exactly 0 and the dual is that of the other entries.
 
     Raises Infeasible when nothing admissible satisfies the constraints, ValueError for bad shapes or values,
     ArithmeticError if the Newton method fails on a feasible problem.
@@ -314,39 +337,54 @@ def projection_path(
 ) -> Float[np.ndarray, "times d"]:
     """The projections with ``log_scale = base + velocity*t`` at nondecreasing ``times``.
 
-    Each starts from the ones before it. Repeated times cost nothing. Raises like ``projection``.
+    Each starts from the ones before it. Repeated times cost nothing. Raises like ``projection``. Entries that the
+    constraints alone hold at 0 are 0 at every time. Where ``max|velocity| t`` exceeds HELD the path is held at its
+    value there: it approaches its end exponentially, and exponents of that size leave no digits for more.
     """
     times = np.ascontiguousarray(times, dtype=np.float64)
     if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) < 0).any():
         raise ValueError("times must be a vector of finite, nondecreasing numbers")
     X, target, base, shift = _checked(X, target, base, None, signed)
-    velocity = np.ascontiguousarray(velocity, dtype=np.float64)
+    velocity = np.array(velocity, dtype=np.float64)
     if velocity.shape != base.shape or not np.isfinite(velocity).all():
         raise ValueError(f"velocity must be {base.shape} finite numbers")
     betas = np.empty((times.size, X.shape[1]))
     if times.size == 0:
         return betas
+    held = HELD / max(float(np.abs(velocity).max()), 1e-300)
+    times = np.clip(times, -held, held)
     first = projection(X, target, base + velocity * times[0], signed=signed, tol=tol, max_iter=max_iter)
     betas[0] = first.beta
     basis = _row_basis(X)
     if basis.shape[1] == X.shape[1]:  # one solution for all times
         betas[:] = first.beta
         return betas
+    suspect = not signed and first.beta.min() < PINNED * first.beta.max()
+    if suspect and (pinned := _pinned_path(X, target, base, velocity, times, tol, max_iter)) is not None:
+        return pinned
     if basis.shape[1] < X.shape[0]:
         X, target = np.ascontiguousarray(basis.T @ X), basis.T @ target
         first = first._replace(dual=basis.T @ first.dual)
-    solved, used, residual = _line(
-        X, np.ascontiguousarray(X.T), target, base, velocity, shift, signed, times, times[0],
-        first.dual.copy(), _absolute(tol, target), max_iter, betas,
-    )  # fmt: skip
-    if solved < times.size:
-        _refuse(X, target, signed, residual, used)
+    XT, bound, solved, dual = np.ascontiguousarray(X.T), _absolute(tol, target), 1, first.dual.copy()
+    while solved < times.size:
+        if times[solved] == times[solved - 1]:
+            betas[solved] = betas[solved - 1]
+            solved += 1
+            continue
+        solved += _line(
+            X, XT, target, base, velocity, shift, signed, times[solved:], times[solved - 1], dual, bound,
+            max_iter, betas[solved:],
+        )[0]  # fmt: skip
+        if solved < times.size:  # lost: that time from cold, and on from there
+            cold = projection(X, target, base + velocity * times[solved], signed=signed, tol=tol, max_iter=max_iter)
+            betas[solved], dual = cold.beta, cold.dual.copy()
+            solved += 1
     return betas
 
 
 def _checked(X, target, log_scale, shift, signed):
-    """Contiguous float64 copies of well-shaped, finite input; shift defaults to zero."""
-    X = np.ascontiguousarray(X, dtype=np.float64)
+    """Contiguous, writable float64 copies (one type, so one compilation) of sound input; shift defaults to zero."""
+    X = np.array(X, dtype=np.float64, order="C")
     if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"X must be a nonempty matrix of shape (n, d), not {X.shape}")
     n, d = X.shape
@@ -355,7 +393,7 @@ def _checked(X, target, log_scale, shift, signed):
     shift = np.zeros(d) if shift is None else shift
     checked = [X]
     for name, value, size in (("target", target, n), ("log_scale", log_scale, d), ("shift", shift, d)):
-        vector = np.ascontiguousarray(value, dtype=np.float64)
+        vector = np.array(value, dtype=np.float64)
         if vector.shape != (size,):
             raise ValueError(f"{name} must have shape ({size},), not {vector.shape}")
         checked.append(vector)
@@ -377,6 +415,10 @@ def _solve(X, target, log_scale, shift, signed, start, tol, max_iter) -> Project
     converged, used, residual = _newton(X, XT, target, log_scale, shift, signed, bound, max_iter, dual, beta)
     if converged:
         return Projection(beta, dual, residual, used)
+    if not signed:
+        pinned = _pinned(X, target, log_scale, tol, max_iter)
+        if pinned is not None:
+            return pinned
     betas, dual = np.empty((2, X.shape[1])), np.zeros(target.size)
     solved, more, residual = _line(
         X, XT, target, np.zeros_like(log_scale), log_scale, shift, signed, np.array([0.0, 1.0]), 0.0,
@@ -427,13 +469,68 @@ def _overdetermined(X, target, log_scale, shift, signed, tol, max_iter) -> Proje
     return Projection(beta, np.linalg.lstsq(X.T, exponent)[0], residual, 0)
 
 
+def _free(X: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(d,) bool: which entries some nonnegative solution of ``X beta = target`` makes positive.
+
+    One linear program on the cone of the solutions, ``X (t + rest) = s target`` with 0 <= t <= 1: the largest sum
+    of t has t_j = 1 where beta_j can be positive and 0 where no solution allows it (facial reduction). Entries
+    that never exceed PINNED max|target|/max|X| count as zero.
+    """
+    d = X.shape[1]
+    size = float(np.abs(target).max())
+    unit = X / np.abs(X).max()
+    rows = np.hstack([unit, unit, -(target / size if size > 0 else target)[:, None]])
+    upper = np.concatenate([np.ones(d), np.full(d, math.inf), [1.0 / PINNED]])
+    nothing = np.zeros(len(target))
+    found = linear_program(np.append(np.full(d, -1.0), np.zeros(d + 1)), rows, nothing, nothing, 0.0, upper)
+    return found.x[:d] > 0.5
+
+
+def _pinned(X, target, log_scale, tol, max_iter) -> Projection | None:
+    """The projection where the constraints alone hold some entries at 0; None if they do not.
+
+    There the dual has no finite optimum. Without those columns it has, and beta is exact: 0 on them, and the
+    projection on the others. The dual is the one of the others.
+    """
+    free = _free(X, target)
+    if free.all():
+        return None
+    beta, dual, iterations = np.zeros(free.size), np.zeros(target.size), 0
+    if free.any():
+        try:
+            found = projection(X[:, free], target, log_scale[free], tol=tol, max_iter=max_iter)
+        except Infeasible:
+            return None
+        beta[free], dual, iterations = found.beta, found.dual, found.iterations
+    residual = float(np.abs(X @ beta - target).max())
+    return Projection(beta, dual, residual, iterations) if residual <= _resolved(X, target, beta, tol) else None
+
+
+def _resolved(X, target, beta, tol: float) -> float:
+    """The bound on the residual, or the rounding error of ``X beta`` where that is larger."""
+    return max(_absolute(tol, target), 1e-15 * float(np.abs(X).max() * np.abs(beta).sum()))
+
+
+def _pinned_path(X, target, base, velocity, times, tol, max_iter) -> np.ndarray | None:
+    """``projection_path`` where the constraints alone hold some entries at 0; None if they do not."""
+    free = _free(X, target)
+    if free.all() or not free.any():
+        return None
+    betas = np.zeros((times.size, free.size))
+    try:
+        betas[:, free] = projection_path(
+            X[:, free], target, base[free], velocity[free], times, tol=tol, max_iter=max_iter
+        )
+    except Infeasible:
+        return None
+    residual = np.abs(betas @ X.T - target).max()
+    return betas if residual <= _resolved(X, target, np.abs(betas).max(axis=0), tol) else None
+
+
 def _refuse(X, target, signed, residual, iterations):
     """Raise what is true of an unsolved projection: the constraints cannot be met, or Newton failed."""
-    from scipy.optimize import linprog
-
-    d = X.shape[1]
-    bounds = (None, None) if signed else (0.0, None)
-    if linprog(np.zeros(d), A_eq=X, b_eq=target, bounds=bounds, method="highs").status == 2:
+    lower = -math.inf if signed else 0.0
+    if linear_program(np.zeros(X.shape[1]), X, target, target, lower).status == "infeasible":
         raise Infeasible(_no_solution(signed, "target is outside the cone of the columns of X"))
     raise ArithmeticError(
         f"the entropy projection stopped at residual {residual:.1e} after {iterations} Newton steps; "

@@ -7,15 +7,18 @@ server must go on answering everybody else.
 from __future__ import annotations
 
 import io
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+import json
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pandas as pd
-import streamlit as st
 
+from . import render
 from .pictures import Picture
-from .render import render
+
+_one_at_a_time = threading.Lock()
 
 
 def drawn_table(picture: Picture) -> pd.DataFrame:
@@ -45,9 +48,8 @@ def parquet_bytes(picture: Picture) -> bytes:
 
 def figure_bytes(picture: Picture, format: str, caption: str) -> bytes:
     """The picture as `svg` or `png`, in black on white, with its caption."""
-    return _renderer().submit(render, picture.on_paper(caption), format).result(timeout=60)
-
-
-@st.cache_resource
-def _renderer() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    spec = json.dumps(picture.on_paper(caption), allow_nan=False)
+    # Not a pool: its workers would first run the script of the page, and one that died would end it for good.
+    command = [sys.executable, "-P", render.__file__, format]
+    with _one_at_a_time:
+        return subprocess.run(command, input=spec.encode(), stdout=subprocess.PIPE, check=True, timeout=60).stdout

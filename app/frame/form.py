@@ -11,14 +11,17 @@ import streamlit as st
 from sims.engine import BadInput, Params
 from sims.engine.params import Field, Value, format_value
 
+from .words import escape
+
+OnChange = Callable[[str, Value], None]
 ENSEMBLE = ("seed", "first_replicate", "replicates")
 _GRID_PER_DECADE = 20
 
 
-def form(params: Params, key: str, on_change: Callable[[Params], None]) -> None:
-    """Widgets for the active fields of `params`; a change calls `on_change` with the new params.
+def form(params: Params, key: str, on_change: OnChange) -> None:
+    """Widgets for the active fields of `params`; a change calls `on_change` with the field's name and new value.
 
-    A change that the model refuses leaves the params as they are, and says why above the widget.
+    A change that it refuses with BadInput leaves the params as they are, and the reason stands above the widget.
     """
     exact = st.toggle(
         "Type exact values", key=f"{key}/exact", help="Text instead of sliders: any value that is allowed."
@@ -29,7 +32,7 @@ def form(params: Params, key: str, on_change: Callable[[Params], None]) -> None:
     st.caption("Ensemble")
     for name in ENSEMBLE:
         if name != "first_replicate" or exact:
-            _widget(params, name, key, exact or name == "seed", on_change)
+            _widget(params, name, key, exact, on_change)
 
 
 def label_of(field: Field) -> str:
@@ -38,23 +41,23 @@ def label_of(field: Field) -> str:
     return f"${field.symbol}$  {words}" if field.symbol else words
 
 
-def _widget(params: Params, name: str, key: str, exact: bool, on_change: Callable[[Params], None]) -> None:
+def _widget(params: Params, name: str, key: str, exact: bool, on_change: OnChange) -> None:
     field = params.fields()[name]
     value: Any = getattr(params, name)
-    as_text = field.kind == "floats" or (exact and field.kind in ("int", "float"))
+    as_text = field.kind == "floats" or (field.kind in ("int", "float") and (exact or field.live is None))
     widget = f"{key}/{name}/{'text' if as_text else 'widget'}"
     problem = f"{key}/{name}/problem"
 
     def changed() -> None:
         try:
             given: Value = field.parse(st.session_state[widget].strip()) if as_text else st.session_state[widget]
-            on_change(params.replace(**{name: given}))
+            on_change(name, given)
             st.session_state.pop(problem, None)
         except BadInput as error:
             st.session_state[problem] = str(error)
 
     if problem in st.session_state:
-        st.error(st.session_state.pop(problem))
+        st.error(escape(st.session_state.pop(problem)))
     st.session_state[widget] = format_value(value) if as_text else value
     label, help_text = label_of(field), f"{field.help} Allowed: {field.allowed}."
     if as_text:
@@ -74,22 +77,20 @@ def _widget(params: Params, name: str, key: str, exact: bool, on_change: Callabl
 
 
 def slider_range(field: Field, value: float) -> tuple[Any, Any]:
-    """The live range, widened to hold the present value."""
-    low, high = field.live or (field.ge, field.le)
+    """The live range, widened to hold the present value. A field without one is typed."""
+    assert field.live is not None, f"{field.name} has no range to slide over"
+    low, high = field.live
     kind = int if field.kind == "int" else float
-    assert low is not None and high is not None, f"{field.name} has no range to slide over"
     return kind(min(low, value)), kind(max(high, value))
 
 
 def log_grid(field: Field, value: float) -> list[float]:
-    """Two-digit values evenly spread on a log axis over the slider's range, the present value among them."""
+    """Values for a slider on a log axis: two digits, evenly spread, with the round ones and the present one."""
     low, high = slider_range(field, value)
     count = max(2, math.ceil(_GRID_PER_DECADE * math.log10(high / low)))
-    values = {float(f"{low * (high / low) ** (i / count):.2g}") for i in range(count + 1)} | {
-        low,
-        high,
-        value,
-    }
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    values = {float(f"{low * (high / low) ** (i / count):.2g}") for i in range(count + 1)}
+    values |= {float(f"{digit}e{decade}") for digit in (1, 2, 5) for decade in decades} | {low, high, value}
     if field.kind == "int":
         values = {round(v) for v in values}
     return sorted(v for v in values if low <= v <= high)

@@ -7,16 +7,30 @@ import streamlit as st
 _PROJECTOR = """
 <style>
 html { font-size: 125%; }
-section[data-testid="stSidebar"] { display: none; }
-.block-container { max-width: 100%; padding-top: 2rem; }
+section[data-testid="stSidebar"], [data-testid="stExpandSidebarButton"] { display: none; }
+.block-container { max-width: 100%; padding: 3.5rem 2rem 2rem; }
+h1 { font-size: 1.8rem !important; padding-block: 0.25rem !important; }
 </style>
 """
+# On a phone each verdict becomes a block of its own: the words in full width, the numbers below them.
 _ALWAYS = """
 <style>
-.block-container { padding-top: 3rem; }
 [data-testid="stTable"] table { font-variant-numeric: tabular-nums; }
+.st-key-verdicts td:nth-of-type(1) { width: 60%; }
+.st-key-verdicts td:nth-of-type(1) > div { max-width: none; }
+@media (max-width: 640px) {
+  .st-key-verdicts thead { display: none; }
+  .st-key-verdicts tr { display: grid; grid-template-columns: repeat(3, 1fr); padding-block: 0.4rem; }
+  .st-key-verdicts :is(th, td) { border: none !important; padding: 0.2rem 0; }
+  .st-key-verdicts :is(th, td:nth-of-type(1)) { grid-column: 1 / -1; width: auto; }
+  .st-key-verdicts td:nth-of-type(n + 2)::before { display: block; font-size: 0.75rem; opacity: 0.7; }
+  .st-key-verdicts td:nth-of-type(2)::before { content: "predicted"; }
+  .st-key-verdicts td:nth-of-type(3)::before { content: "measured"; }
+  .st-key-verdicts td:nth-of-type(4)::before { content: "tolerance"; }
+}
 </style>
 """
+_DESK = "<style>.block-container { padding-top: 3rem; }</style>"
 
 
 def presenting() -> bool:
@@ -28,27 +42,17 @@ def apply() -> None:
     """The page's own style; with `present`, the projector's."""
     if "present" not in st.session_state:
         st.session_state["present"] = st.query_params.get("present") == "1"
-    st.html(_PROJECTOR if presenting() else _ALWAYS)
-    if presenting():
-        st.button(
-            "Leave projector mode",
-            key="leave",
-            icon=":material/fullscreen_exit:",
-            on_click=_leave,
-            shortcut="Escape",
-        )
+    st.html(_ALWAYS + (_PROJECTOR if presenting() else _DESK))
 
 
-def controls() -> None:
-    """The visible control of the projector mode."""
-    st.button(
-        "Projector mode",
-        key="enter",
-        icon=":material/present_to_all:",
-        on_click=_enter,
-        width="stretch",
-        shortcut="P",
+def control() -> None:
+    """The visible control of the projector mode: the way in, or in it the way out."""
+    words, icon, turn = (
+        ("Leave projector mode", ":material/fullscreen_exit:", _leave)
+        if presenting()
+        else ("Projector mode", ":material/present_to_all:", _enter)
     )
+    st.button(words, key="projector", icon=icon, on_click=turn, shortcut="P")
 
 
 def _enter() -> None:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from urllib.parse import urlsplit
 
 import streamlit as st
 
-from sims.engine import BadInput, Lab, Params, Run, TooLarge, get_lab
+from sims.engine import BadInput, Lab, Params, TooLarge, get_lab
 from sims.engine.budget import describe_seconds
 from sims.engine.jobs import Job
+from sims.engine.params import Value
 
 from . import look
 from .form import form
 from .pictures import X_AXES, Picture, band_words, overlay_preview
 from .player import player
-from .runs import View, cost, fetch, results, submit, wait_for, watch
+from .runs import View, cost, fetch, given_up, results, submit, wait_for, watch
 from .share import data_tables, metrics_table, rerun_this
 from .state import VIEW_KEYS, PageState, decode, encode, of_preset
 from .verdicts import verdict_table
+from .words import escape
 
 AT_ONCE_SECONDS = 0.3  # runs that a picture lacks are computed unasked up to this estimate
 
@@ -58,18 +60,26 @@ def lab_page(lab_id: str) -> None:
     state, notices = _state(lab)
 
     st.title(lab.title)
-    paper = f"[{lab.paper.title}](https://arxiv.org/abs/{lab.paper.arxiv})"
-    st.markdown(f"*{lab.sentence}*  \n{lab.paper.authors}, {paper}, {lab.paper.year}")
+    if not look.presenting():
+        paper = f"[{lab.paper.title}](https://arxiv.org/abs/{lab.paper.arxiv})"
+        st.markdown(f"*{lab.sentence}*  \n{lab.paper.authors}, {paper}, {lab.paper.year}")
     for notice in notices:
-        st.warning(notice, icon=":material/link_off:")
-    state = _presets(lab, state)
+        st.warning(escape(notice), icon=":material/link_off:")
+    with st.container(horizontal=look.presenting(), vertical_alignment="bottom"):
+        _presets(lab, state)
+        x = _x_axis(lab, story)
+        if look.presenting():
+            look.control()
+    st.markdown(f"**Look:** {lab.preset(state.preset).notice}")
     _sidebar(lab, state, story)
 
     runs = {_focus_label(lab, story, state): state.focus, **state.beside}
+    if given_up(lab, list(runs.values())):
+        return
     try:
         jobs = submit(lab, runs)
     except TooLarge as refusal:
-        st.error(str(refusal))
+        st.error(escape(str(refusal)))
         return
     if not wait_for(jobs):
         watch(jobs, lambda current: _preview(lab, story, current))
@@ -77,7 +87,7 @@ def lab_page(lab_id: str) -> None:
     finished = results(jobs)
     if not finished:
         return
-    view = View(lab, state, finished, x=_x_axis(lab, story), present=look.presenting())
+    view = View(lab, state, finished, x=x, present=look.presenting())
     pictures = _pictures(module, view)
     _draw(view, pictures)
 
@@ -114,6 +124,12 @@ def _state(lab: Lab) -> tuple[PageState, list[str]]:
     return state, notices
 
 
+def _held(lab: Lab) -> PageState:
+    """The state as it is now: a widget's callback may come before the page has followed an earlier one."""
+    held: PageState = st.session_state[f"state/{lab.id}"]
+    return held
+
+
 def _hold(lab: Lab, state: PageState) -> None:
     """Keep a state changed by a widget, and let the address follow on the rerun that comes."""
     st.session_state[f"state/{lab.id}"] = state
@@ -122,7 +138,7 @@ def _hold(lab: Lab, state: PageState) -> None:
     }
 
 
-def _presets(lab: Lab, state: PageState) -> PageState:
+def _presets(lab: Lab, state: PageState) -> None:
     titles = {preset.id: preset.title for preset in lab.presets}
     widget = f"preset/{lab.id}"
 
@@ -131,23 +147,16 @@ def _presets(lab: Lab, state: PageState) -> PageState:
             _hold(lab, of_preset(lab, st.session_state[widget]))
 
     st.session_state[widget] = state.preset
-    st.pills(
-        "Presets",
-        list(titles),
-        format_func=titles.__getitem__,
-        key=widget,
-        on_change=chosen,
-        label_visibility="collapsed",
-    )
-    st.markdown(f"**Look:** {lab.preset(state.preset).notice}")
-    return state
+    choose = st.selectbox if look.presenting() else st.pills
+    choose("Preset", list(titles), format_func=titles.__getitem__, key=widget, on_change=chosen)
 
 
 def _sidebar(lab: Lab, state: PageState, story: Story) -> None:
     with st.sidebar:
-        look.controls()
+        if not look.presenting():
+            look.control()
         st.subheader("Parameters")
-        form(state.focus, f"form/{lab.id}", lambda params: _hold(lab, state.with_focus(params)))
+        form(state.focus, f"form/{lab.id}", lambda name, value: _change(lab, name, value))
         st.subheader("Beside it")
         for label in state.beside:
             st.button(
@@ -155,18 +164,24 @@ def _sidebar(lab: Lab, state: PageState, story: Story) -> None:
                 key=f"unpin/{label}",
                 icon=":material/close:",
                 width="stretch",
-                on_click=lambda label=label: _hold(lab, state.unpin(label)),
+                on_click=lambda label=label: _hold(lab, _held(lab).unpin(label)),
             )
         st.button(
             "Keep this run for comparison",
             key="pin",
             icon=":material/push_pin:",
             width="stretch",
-            on_click=lambda: _pin(lab, state, story),
+            on_click=lambda: _pin(lab, story),
         )
 
 
-def _pin(lab: Lab, state: PageState, story: Story) -> None:
+def _change(lab: Lab, name: str, value: Value) -> None:
+    state = _held(lab)
+    _hold(lab, state.with_focus(state.focus.replace(**{name: value})))
+
+
+def _pin(lab: Lab, story: Story) -> None:
+    state = _held(lab)
     try:
         _hold(lab, state.pin(_focus_label(lab, story, state), state.focus))
     except BadInput as error:
@@ -203,18 +218,33 @@ def _page_url() -> str:
 
 
 def _pictures(module: object, view: View) -> list[Picture]:
-    """The lab's pictures; a second time when runs that they need besides the page's own are at hand."""
-    pictures: list[Picture] = module.pictures(view)  # type: ignore[attr-defined]
-    found: dict[str, Run] = {}
-    for picture in pictures:
-        at_hand, missing = fetch(view.lab, picture.needs)
+    """The lab's pictures, with the runs at hand that they need besides the page's own."""
+    remembered = f"needs/{view.lab.id}"
+    found, _ = fetch(view.lab, st.session_state.get(remembered, ()))
+    view = replace(view, fetched=found)
+    pictures = _declared(_identity(view), module, view)
+    needs = {picture.id: picture.needs for picture in pictures}
+    st.session_state[remembered] = [params for wanted in needs.values() for params in wanted]
+    found = {}
+    for wanted in needs.values():
+        at_hand, missing = fetch(view.lab, wanted)
         if missing and cost(view.lab, missing) < AT_ONCE_SECONDS:
-            at_hand, _ = fetch(view.lab, picture.needs, compute=True)
+            at_hand, _ = fetch(view.lab, wanted, compute=True)
         found |= at_hand
-    if not found:
-        return pictures
-    again = View(view.lab, view.state, view.runs, view.x, view.present, found)
-    return list(module.pictures(again))  # type: ignore[attr-defined]
+    view = replace(view, fetched=found)
+    return _declared(_identity(view), module, view)
+
+
+def _identity(view: View) -> tuple[object, ...]:
+    """What the pictures of a view depend on: runs by key, not by their arrays."""
+    runs = tuple((label, run.key) for label, run in view.runs.items())
+    return (view.lab.id, view.state.preset, runs, view.x, view.present, tuple(sorted(view.fetched)))
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _declared(identity: tuple[object, ...], _module: object, _view: View) -> list[Picture]:
+    """The lab's pictures, remembered: a class looks at the same runs, and a spec takes a while to build."""
+    return list(_module.pictures(_view))  # type: ignore[attr-defined]
 
 
 def _draw(view: View, pictures: Sequence[Picture]) -> None:

@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 from sims.engine import Lab, Params, Run
 from sims.engine.lab import Quantity
 
-from .player import Columns, on_paper
+from .player import PAPER, Columns, on_paper
 from .player import Picture as PlayerPicture
 from .runs import View
 
-# Okabe and Ito's palette, told apart by every kind of colour vision; the run in focus comes first.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
+PALETTE = tuple(f"$run{number}" for number in range(1, 8))  # the run in focus comes first
 CLAIMED, UNCLAIMED, THIN, FLOOR = (
     "theory",
-    "theory, not claimed here",
+    "theory, not claimed",
     "slow limit alone",
     "floor of the noise",
 )
@@ -69,8 +68,8 @@ class Picture:
     def on_paper(self, caption: str) -> dict[str, Any]:
         """A self-contained spec for an export: tables inside, last frame shown, caption below the title."""
         tables = {name: _rows(columns) for name, columns in self.data.items()}
+        last = 0 if self.steps is None else len(self.steps) - 1
         for name, columns in self.frames.items():
-            last = int(np.max(np.asarray(columns["frame"])))
             tables[name] = [row for row in _rows(columns) if row["frame"] == last]
         title = {"text": self.title, "subtitle": caption, "anchor": "start", "subtitleFontSize": 9}
         spec = {
@@ -108,24 +107,21 @@ def overlay(
     theory = _theory(view, chalk or metric, thin, floor)
     now = _now(view, metric)
     log_y = quantity.scale == "log"
-    if log_y:
-        for table, names in ((lines, ("median", "low", "high")), (theory, ("value",)), (now, ("value",))):
-            for name in names:
-                table[name] = _positive(table[name])
-    domain = _domain([lines["median"], lines["high"], lines["low"], theory["value"]], log_y)
-    spec = _overlay_spec(
-        view,
-        quantity,
-        domain,
-        [str(label) for label in view.runs],
-        sorted(set(theory["kind"]), key=list(_DASHES).index),
+    lines, theory, now = (
+        _drawable(table, name, log_y) for table, name in ((lines, "median"), (theory, "value"), (now, "value"))
     )
+    claimed = theory["value"][theory["kind"] == CLAIMED]
+    domain = _domain([lines["median"], lines["high"], lines["low"], claimed], theory["value"], log_y)
+    if log_y:
+        lines["low"] = np.maximum(lines["low"], domain[0])
+    kinds = sorted(set(theory["kind"]), key=list(_DASHES).index)
+    spec = _overlay_spec(view, quantity, domain, [str(label) for label in view.runs], kinds)
     return Picture(
         id=id,
         title=title,
         spec=spec,
         alt=describe(view, metric, chalk or metric),
-        data={"lines": lines, "theory": theory},
+        data={"lines": lines, "theory": theory} if kinds else {"lines": lines},
         frames={"now": now},
         steps=view.focus.trace.frame_step,
         note=note,
@@ -155,7 +151,7 @@ def overlay_preview(
                 "run:N",
                 title=None,
                 sort=list(partial),
-                scale=alt.Scale(domain=list(partial), range=list(PALETTE[: len(partial)])),
+                scale=_named(list(partial), [PAPER[colour] for colour in PALETTE]),
             ),
         )
     )
@@ -238,9 +234,10 @@ def _theory(view: View, chalk: str, thin: str | None, floor: str | None) -> dict
             for words, mask in (
                 ((CLAIMED, claimed), (UNCLAIMED, ~claimed)) if kind is None else ((kind, np.ones_like(claimed)),)
             ):
-                kept = shown & (mask | _neighbours(mask) if words == UNCLAIMED else mask)
+                drawn = mask | _neighbours(mask) if words == UNCLAIMED else mask
+                kept = shown & drawn
                 if np.any(kept):
-                    stretch = np.cumsum(np.diff(mask.astype(int), prepend=0) == 1)
+                    stretch = np.cumsum(np.diff(drawn.astype(int), prepend=0) == 1)
                     group = [f"{label}/{words}/{s}" for s in stretch[kept]]
                     fixed = [np.full(kept.sum(), text, dtype=object) for text in (label, words)]
                     parts.append((*fixed, np.array(group, dtype=object), run.trace.step[kept], x[kept], series[kept]))
@@ -291,14 +288,14 @@ def _overlay_spec(
     end = max(float(np.nanmax(x)) for x in xs)
     log_y = quantity.scale == "log"
     x_scale = alt.Scale(type="log" if log_x else "linear", domain=[start, max(end, start * 1.01, 1e-9)], nice=False)
-    y_scale = alt.Scale(type="log" if log_y else "linear", domain=list(domain), nice=False, clamp=True)
+    y_scale = alt.Scale(type="log" if log_y else "linear", domain=list(domain), nice=False)
     x_ticks: dict[str, Any] = {"values": _decades(start, end)} if log_x else {"tickCount": 6}
-    y_ticks: dict[str, Any] = {"values": _decades(*domain)} if log_y else {"tickCount": 6}
+    y_ticks = _powers(_decades(*domain)) if log_y else {"tickCount": 6, "format": "~g"}
     x = alt.X("x:Q", title=words, scale=x_scale, axis=alt.Axis(format=",.0f" if view.x in X_AXES else "~g", **x_ticks))
-    y = {"scale": y_scale, "axis": alt.Axis(format="~g", **y_ticks), "title": quantity.label}
-    colour = alt.Color("run:N", sort=labels, scale=_named(labels, PALETTE), legend=legend(2))
+    y = {"scale": y_scale, "axis": alt.Axis(**y_ticks), "title": quantity.label}
+    colour = alt.Color("run:N", sort=labels, scale=_named(labels, PALETTE), legend=legend())
     dash = alt.StrokeDash(
-        "kind:N", sort=kinds, scale=_named(kinds, [_DASHES[k] for k in kinds]), legend=legend(2, "bottom")
+        "kind:N", sort=kinds, scale=_named(kinds, [_DASHES[k] for k in kinds]), legend=legend("bottom")
     )
     inks = _named(kinds, [_INKS[k] for k in kinds])
     widths = _named(kinds, [_WIDTHS[k] for k in kinds])
@@ -323,17 +320,21 @@ def _overlay_spec(
     return finish(chart)
 
 
-def legend(columns: int, orient: Literal["top", "bottom"] = "top") -> alt.Legend:
+NARROW = "width < 300 ? 1 : 2"  # columns of a legend; on a phone its words need the whole width
+
+
+def legend(orient: Literal["top", "bottom"] = "top") -> alt.Legend:
     """A legend above or below the picture, of strokes that can be told apart."""
     return alt.Legend(
         title=None,
         orient=orient,
-        columns=columns,
+        columns=alt.ExprRef(NARROW),
         symbolType="stroke",
         symbolOpacity=1,
-        symbolStrokeWidth=3,
+        symbolSize=700,
+        symbolStrokeWidth=2.4,
         symbolStrokeColor="$muted",
-        labelLimit=260,
+        labelLimit=300,
     )
 
 
@@ -347,6 +348,16 @@ def _decades(low: float, high: float) -> list[float]:
     return [float(10.0**k) for k in range(first, last + 1, max(1, (last - first) // 8 + 1))]
 
 
+def _powers(ticks: Sequence[float]) -> dict[str, Any]:
+    """An axis with these powers of ten: written out while they are short, else all as powers."""
+    if all(1e-3 <= tick <= 1e4 for tick in ticks):
+        return {"values": list(ticks), "format": "~g"}
+    signs = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    powers = [round(np.log10(tick)) for tick in ticks]
+    named = ", ".join(f"'{power}': '10{str(power).translate(signs)}'" for power in powers)
+    return {"values": list(ticks), "labelExpr": f"({{{named}}})[round(log(datum.value) / LN10)]"}
+
+
 def finish(chart: Any) -> dict[str, Any]:
     """The chart as a plain spec for the player, without the theme and the sizes that the page decides."""
     spec: dict[str, Any] = chart.to_dict(validate=False)
@@ -355,22 +366,27 @@ def finish(chart: Any) -> dict[str, Any]:
     return spec
 
 
-def _positive(values: Any) -> NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
-    return np.where(array > 0, array, np.nan)
+def _drawable(table: Columns, name: str, log: bool) -> dict[str, NDArray[Any]]:
+    """The rows whose column `name` has a place on the axis: finite, and positive on a log axis."""
+    values = np.asarray(table[name], dtype=np.float64)
+    kept = np.isfinite(values) & (values > 0 if log else True)
+    return {column: np.asarray(array)[kept] for column, array in table.items()}
 
 
-def _domain(columns: Sequence[Any], log: bool) -> tuple[float, float]:
+def _domain(columns: Sequence[Any], aside: NDArray[np.float64], log: bool) -> tuple[float, float]:
+    """The vertical range: all of `columns`; of what lies `aside` a decade more, or half the range more."""
     values = np.concatenate([np.asarray(column, dtype=np.float64) for column in columns])
-    values = values[np.isfinite(values)]
+    values = values[np.isfinite(values) & (values > 0 if log else True)]
     if not len(values):
         return (0.1, 1.0) if log else (0.0, 1.0)
     low, high = float(values.min()), float(values.max())
+    least, most = float(aside.min(initial=low)), float(aside.max(initial=high))
     if log:
         low = max(low, high * 1e-9)
-        return low / 1.3, high * 1.3
-    pad = 0.05 * (high - low or abs(high) or 1.0)
-    return low - pad, high + pad
+        return min(low, max(least, low / 10)) / 1.3, max(high, min(most, high * 10)) * 1.3
+    span = high - low or abs(high) or 1.0
+    low, high = min(low, max(least, low - span / 2)), max(high, min(most, high + span / 2))
+    return low - 0.05 * span, high + 0.05 * span
 
 
 def _quantile(values: NDArray[np.float64], q: float) -> NDArray[np.float64]:

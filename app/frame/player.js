@@ -130,6 +130,7 @@ function readLook(element, present) {
   probe.remove();
   const [red, green, blue] = background.match(/[\d.]+/g).map(Number);
   const dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 128;
+  const palette = dark ? PALETTE.dark : PALETTE.light;
   const ink = present ? (dark ? "#ffffff" : "#000000") : text;
   const look = {
     dark,
@@ -140,8 +141,9 @@ function readLook(element, present) {
       $muted: present ? (dark ? "#d0d0d0" : "#404040") : dark ? "#a3a8b4" : "#5f6470",
       $grid: present ? (dark ? "#5a5f6b" : "#c8c8c8") : border,
       $background: background,
+      ...Object.fromEntries(palette.map((colour, at) => [`$run${at + 1}`, colour])),
     },
-    palette: dark ? PALETTE.dark : PALETTE.light,
+    palette,
   };
   look.signature = JSON.stringify(look);
   return look;

@@ -21,6 +21,8 @@ HERE = Path(__file__).parent
 FRAME = "frame"
 # The theme's colour names in a spec, as they are on paper: for figures drawn without a browser.
 PAPER = {"$text": "#1c2321", "$muted": "#5f6470", "$grid": "#d5d9d6", "$background": "#ffffff"}
+_RUNS = ("#0072B2", "#C44E00", "#00795A", "#A3437C", "#8A6100", "#3B3B98", "#5C5C5C")
+PAPER |= {f"$run{number}": colour for number, colour in enumerate(_RUNS, 1)}
 _SEPARATORS = (",", ":")
 
 
@@ -30,7 +32,8 @@ class Picture(TypedDict):
     `spec` is a Vega-Lite spec whose data are named, never inline: the rows of `data[name]` are drawn always,
     those of `frames[name]` one frame at a time, chosen by that table's integer column `frame` (0 to F-1; also
     readable in the spec). Its scales carry fixed domains, so that axes stand still. A top-level param named
-    `step` follows the clock. The colours "$text", "$muted", "$grid" and "$background" are the theme's.
+    `step` follows the clock. The colours "$text", "$muted", "$grid", "$background" and "$run1" to "$run7" are
+    the theme's; the last seven are told apart by every kind of colour vision.
     """
 
     id: str

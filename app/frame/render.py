@@ -1,7 +1,12 @@
-"""Drawing a figure without a browser; runs in a process of its own, so it imports nothing of the app."""
+"""Drawing a figure without a browser: a program of its own, which reads a spec and writes the figure.
+
+It imports nothing of the app, so that it starts in a moment.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,3 +20,7 @@ def render(spec: Mapping[str, Any], format: str) -> bytes:
     if format == "svg":
         return str(vl_convert.vegalite_to_svg(dict(spec))).encode()
     return bytes(vl_convert.vegalite_to_png(dict(spec), scale=PNG_SCALE))
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(render(json.load(sys.stdin), sys.argv[1]))

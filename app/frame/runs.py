@@ -17,10 +17,13 @@ from sims.engine.keys import run_key
 from sims.engine.store import Store
 
 from .state import PageState
+from .words import escape
 
 PATIENCE_SECONDS = 1.5  # a rerun waits this long before it shows a progress bar instead
 LIVE_SECONDS = float(os.environ.get("CHALKLINE_LIVE_SECONDS", "60"))
 LIVE_BYTES = 256e6
+# What a run may end in that is told in a sentence: the last is a theory's solver that did not converge.
+FAILURES = (ChalklineError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def _ended(job: Job, deadline: float) -> bool:
         job.result(max(0.0, deadline - time.monotonic()))
     except TimeoutError:
         return False
-    except ChalklineError:
+    except FAILURES:
         return True
     return True
 
@@ -94,11 +97,11 @@ def results(jobs: Mapping[str, Job]) -> dict[str, Run]:
     found = {}
     for label, job in jobs.items():
         if job.notice:
-            st.warning(job.notice)
+            st.warning(escape(job.notice))
         try:
             found[label] = job.result(0)
-        except ChalklineError as error:
-            st.error(f"{label}: {error}")
+        except FAILURES as error:
+            st.error(escape(f"{label}: {error}"))
     return found
 
 
@@ -114,11 +117,26 @@ def watch(jobs: Mapping[str, Job], preview: Callable[[Mapping[str, Job]], None])
             expected = f", about {describe_seconds(job.budget.seconds)} in all" if job.budget else ""
             st.progress(job.progress, text=f"{label}: {100 * job.progress:.0f} %{expected}")
         if st.button("Stop", icon=":material/stop_circle:", shortcut="Escape"):
+            st.session_state["stopped"] = {job.key for job in running.values()}
             for job in running.values():
                 job.cancel()
+            st.rerun()
         preview(jobs)
 
     progress()
+
+
+def given_up(lab: Lab, wanted: Sequence[Params]) -> bool:
+    """Whether the visitor stopped one of these runs; then that is said, and they wait to be asked for again."""
+    stopped = st.session_state.get("stopped", set()) & {run_key(lab, params) for params in wanted}
+    if stopped:
+        st.info("The run was stopped before it ended; nothing of it was kept.")
+        st.button(
+            "Run it again",
+            icon=":material/play_arrow:",
+            on_click=lambda: st.session_state["stopped"].difference_update(stopped),
+        )
+    return bool(stopped)
 
 
 def fetch(
@@ -129,7 +147,8 @@ def fetch(
 ) -> tuple[dict[str, Run], list[Params]]:
     """Runs that a picture needs, by key, and those that are missing.
 
-    Only what has been computed before is fetched, unless `compute` asks for the rest, one after the other.
+    Only what has been computed before is fetched, unless `compute` asks for the rest, one after the other. Of one
+    that fails its message is shown.
     """
     jobs, session = server_jobs(), session_id()
     found: dict[str, Run] = {}
@@ -142,7 +161,10 @@ def fetch(
             job = jobs.submit(lab, params, session, f"{lab.id}/picture/{key}")
             while not wait_for({key: job}, 0.2):
                 on_progress((index + job.progress) / len(wanted))
-            run = job.result(0)
+            try:
+                run = job.result(0)
+            except FAILURES as error:
+                st.error(escape(str(error)))
         if run is None:
             missing.append(params)
         else:

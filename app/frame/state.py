@@ -8,13 +8,15 @@ that it can be read and written by hand:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sims.engine import BadInput, Lab, Params
 from sims.engine.errors import shorten
+from sims.engine.params import Value
 
 MOST_BESIDE = 6
+MOST_NOTICES = 8
 LONGEST_LABEL = 60
 VIEW_KEYS = ("embed", "embed_options", "present")  # what else a page's address may hold
 
@@ -34,11 +36,7 @@ class PageState:
         """The state with one more run beside the focus, under a label not taken yet. Raises BadInput."""
         if len(self.beside) >= MOST_BESIDE:
             raise BadInput(f"At most {MOST_BESIDE} runs are drawn beside the one in focus: remove one first.")
-        label = _clean(label)
-        taken, number, chosen = {*self.beside}, 2, label
-        while chosen in taken:
-            chosen, number = f"{label} ({number})", number + 1
-        return replace(self, beside={**self.beside, chosen: params})
+        return replace(self, beside={**self.beside, _unused(_clean(label), self.beside): params})
 
     def unpin(self, label: str) -> PageState:
         return replace(self, beside={other: params for other, params in self.beside.items() if other != label})
@@ -90,6 +88,8 @@ def decode(lab: Lab, query: Mapping[str, Sequence[str]]) -> tuple[PageState, lis
         state = replace(state, focus=_params(lab, texts, version, notices))
     if "beside" in query or "v" in query:
         state = replace(state, beside=_beside(lab, query.get("beside", ()), version, notices))
+    if len(notices) > MOST_NOTICES:
+        notices[MOST_NOTICES:] = [f"{len(notices) - MOST_NOTICES} more parts of the link were not understood."]
     return state, notices
 
 
@@ -131,16 +131,22 @@ def _params(lab: Lab, texts: Mapping[str, str], version: int, notices: list[str]
         try:
             return lab.params.make(values)
         except BadInput as error:
-            wrong = [
-                problem.parameter
-                for problem in error.problems
-                if not isinstance(problem, str) and problem.parameter in values
-            ]
-            notices.append(f"{error} It was ignored.")
-            if not wrong:
-                return lab.params.make()
+            named = [problem.parameter for problem in error.problems if not isinstance(problem, str)]
+            wrong = [name for name in named if name in values] or _at_odds(lab, values)
+            notices.append(f"{error} The link's {', '.join(wrong)} was ignored.")
             for name in wrong:
                 del values[name]
+
+
+def _at_odds(lab: Lab, values: Mapping[str, Value]) -> list[str]:
+    """One field without which the others are possible, if there is one; else all of them."""
+    for name in values:
+        try:
+            lab.params.make({other: value for other, value in values.items() if other != name})
+        except BadInput:
+            continue
+        return [name]
+    return list(values)
 
 
 def _beside(lab: Lab, entries: Sequence[str], version: int, notices: list[str]) -> dict[str, Params]:
@@ -151,17 +157,31 @@ def _beside(lab: Lab, entries: Sequence[str], version: int, notices: list[str]) 
     found: dict[str, Params] = {}
     for entry in entries[:MOST_BESIDE]:
         label, *pairs = entry.split("~")
-        texts = dict(pair.split(":", 1) for pair in pairs if ":" in pair)
-        broken = [pair for pair in pairs if ":" not in pair]
-        notices += [
-            f"{shorten(pair)} in the run {shorten(label)} is not of the form name:value; it was ignored."
-            for pair in broken
-        ]
-        found[_clean(label)] = _params(lab, texts, version, notices)
+        texts: dict[str, str] = {}
+        for pair in pairs:
+            name, colon, text = pair.partition(":")
+            if not colon:
+                notices.append(
+                    f"{shorten(pair)} in the run {shorten(label)} is not of the form name:value; it was ignored."
+                )
+                continue
+            if name in texts:
+                notices.append(f"{shorten(name)} is written twice in the run {shorten(label)}; the last one counts.")
+            texts[name] = text
+        found[_unused(_clean(label), found)] = _params(lab, texts, version, notices)
     return found
+
+
+def _unused(label: str, taken: Container[str]) -> str:
+    """The label, numbered if there is one like it already."""
+    chosen, number = label, 2
+    while chosen in taken:
+        suffix = f", no. {number}"
+        chosen, number = label[: LONGEST_LABEL - len(suffix)].strip() + suffix, number + 1
+    return chosen
 
 
 def _clean(label: str) -> str:
     """A label as a link may hold it: printable, short, without the signs that separate."""
     kept = "".join(c for c in label if c.isprintable() and c not in "~<>[]()$`*_\\")
-    return kept.strip()[:LONGEST_LABEL] or "run"
+    return kept.strip()[:LONGEST_LABEL].strip() or "run"

@@ -9,6 +9,8 @@ import streamlit as st
 
 from sims.engine import Verdict
 
+from .words import escape
+
 MARKS = {"holds": "✓ holds", "fails": "✗ fails", "outside": "○ outside", "undecided": "? undecided"}
 _COLOURS = {"holds": "green", "fails": "red", "outside": "orange", "undecided": "gray"}
 MEANING = (
@@ -16,7 +18,6 @@ MEANING = (
     "assumption of the theorem is broken here, so that it promises nothing. **undecided**: too few replicates "
     "to tell, or not judged yet."
 )
-_TEXT = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]$<>|:#"})
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> None:
@@ -27,20 +28,16 @@ def verdict_table(verdicts: Sequence[Verdict]) -> None:
     rows = [
         {
             "verdict": f":{_COLOURS[verdict.verdict]}-badge[{MARKS[verdict.verdict]}]",
-            "claim": f"{_escape(verdict.statement)}  \n:small[:gray[{_escape(f'{verdict.reason} {verdict.source}.')}]]",
+            "claim": f"{escape(verdict.statement)}  \n:small[:gray[{escape(f'{verdict.reason} {verdict.source}.')}]]",
             "predicted": _number(verdict.predicted),
             "measured": _number(verdict.measured) + (f" ± {verdict.error:.2g}" if verdict.error else ""),
             "tolerance": _number(verdict.tolerance),
         }
         for verdict in verdicts
     ]
-    st.table(pd.DataFrame(rows).set_index("verdict"), border="horizontal")
+    with st.container(key="verdicts"):
+        st.table(pd.DataFrame(rows).set_index("verdict"), border="horizontal")
     st.caption(MEANING)
-
-
-def _escape(text: str) -> str:
-    """Words as words: nothing in them is taken for Markdown."""
-    return text.translate(_TEXT)
 
 
 def _number(value: float | None) -> str:

@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 
 from app.frame.page import Story
-from app.frame.pictures import CLAIMED, PALETTE, Picture, finish, overlay
+from app.frame.pictures import CLAIMED, NARROW, PALETTE, Picture, finish, overlay
 from app.frame.runs import View
 from sims.engine import Params, Run
 from sims.label_noise.lab import PRESETS, LabelNoiseParams
@@ -78,13 +78,14 @@ STORY = Story(why=WHY, label=label, metric="test_error", x_axes=("slow_time",))
 
 def pictures(view: View) -> list[Picture]:
     """Error against training, the weights, the plane, and the recovery curve."""
+    silent = view.focus.prediction.prediction["slow_flow_test_error"] is None
     error = overlay(
         view,
         "test_error",
         id="error",
         title="Distance from the truth",
         thin="slow_flow_test_error",
-        floor="noise_floor",
+        floor=None if silent else "noise_floor",
     )
     drawn = [error, stems(view)]
     params = view.focus.params
@@ -103,15 +104,15 @@ def stems(view: View) -> Picture:
     beta = run.trace.frames["beta"][:, :MOST_COORDINATES]
     count, d = beta.shape
     at = np.searchsorted(run.trace.step, run.trace.frame_step)
-    path = theory.path if theory.clocked_path is None else theory.clocked_path
-    claimed = run.prediction.prediction["test_error"] is not None
+    path = theory.clocked_path if run.prediction.prediction["test_error"] is not None else None
     coordinate = np.arange(1, d + 1)
     frames = {
         "frame": np.repeat(np.arange(count), d),
         "coordinate": np.tile(coordinate, count),
         "beta": beta.reshape(-1),
-        "theory": path[at][:, :d].reshape(-1),
     }
+    if path is not None:
+        frames["theory"] = path[at][:, :d].reshape(-1)
     others = [(label, other) for label, other in view.runs.items() if other is not run and _same_problem(other, run)]
     columns: list[tuple[Any, ...]] = [(np.full(d, "truth", dtype=object), coordinate, theory.data.beta_star[:d])]
     columns += [
@@ -124,7 +125,7 @@ def stems(view: View) -> Picture:
     ]
     still = dict(zip(("run", "coordinate", "beta"), map(np.concatenate, zip(*columns, strict=True)), strict=True))
     names = ["truth", *(f"{label}, end" for label, _ in others[:1])]
-    scale = alt.Scale(domain=list(_span(beta, still["beta"], frames["theory"] if claimed else beta)), nice=False)
+    scale = alt.Scale(domain=list(_span(beta, still["beta"], frames.get("theory", beta))), nice=False)
     x = alt.X(
         "coordinate:Q",
         title="coordinate",
@@ -133,19 +134,26 @@ def stems(view: View) -> Picture:
     )
     y = alt.Y("beta:Q", title="coefficient", scale=scale)
     moving, marks = alt.Chart(alt.NamedData("weights")), alt.Chart(alt.NamedData("still"))
-    kinds = alt.Scale(domain=names, range=["$muted", PALETTE[1]][: len(names)])
+    hues = [PALETTE[list(view.runs).index(label)] for label, _ in others[:1]]
+    kinds = alt.Scale(domain=names, range=["$muted", *hues])
     shapes = alt.Scale(domain=names, range=["square", "circle"][: len(names)])
     layers = [
         marks.mark_point(size=46, filled=False, strokeWidth=1.6, clip=True).encode(
             x,
             y,
             alt.Color("run:N", title=None, sort=names, scale=kinds),
-            alt.Shape("run:N", title=None, sort=names, scale=shapes, legend=alt.Legend(orient="top", columns=2)),
+            alt.Shape(
+                "run:N",
+                title=None,
+                sort=names,
+                scale=shapes,
+                legend=alt.Legend(orient="top", columns=alt.ExprRef(NARROW), labelLimit=300),
+            ),
         ),
         moving.mark_rule(strokeWidth=2, color=PALETTE[0], clip=True).encode(x, y, alt.Y2(datum=0)),
         moving.mark_point(filled=True, size=30, color=PALETTE[0], clip=True).encode(x, y),
     ]
-    if claimed:
+    if path is not None:
         tick = moving.mark_tick(color="$text", size=9, thickness=2, orient="horizontal", clip=True)
         layers.append(tick.encode(x, alt.Y("theory:Q", scale=scale)))
     words = view.focus_label
@@ -158,7 +166,7 @@ def stems(view: View) -> Picture:
         frames={"weights": frames},
         steps=run.trace.frame_step,
         note="Stems: coefficients of the first replicate. "
-        + ("Short ticks: the chalk line for each coefficient." if claimed else ""),
+        + ("Short ticks: the chalk line for each coefficient." if path is not None else ""),
     )
 
 

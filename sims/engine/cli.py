@@ -9,12 +9,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, make_dataclass
-from dataclasses import field as dataclass_field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from .errors import (
     BadInput,
@@ -26,6 +23,7 @@ from .errors import (
     UnknownName,
 )
 from .lab import Lab
+from .options import Option, parse
 from .params import Params, format_value
 from .registry import all_labs, get_lab, lab_ids
 
@@ -63,86 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 # -- commands ------------------------------------------------------------------------------------------------
 
 
-def _text(metavar: str) -> Any:
-    """An option whose value is taken as it is written; tyro would read the word None as no value."""
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=metavar,
-        instance_from_str=lambda words: words[0],
-        is_instance=lambda value: value is None or isinstance(value, str),
-        str_from_instance=lambda value: [str(value)],
-    )
-
-
-_JSON = Annotated[bool, tyro.conf.arg(help="Print one JSON value and nothing else.")]
-
-
-@dataclass(frozen=True)
-class List:
-    """List the labs."""
-
-    json: _JSON = False
-
-
-@dataclass(frozen=True)
-class Runs:
-    """List the stored runs."""
-
-    lab: Annotated[str | None, _text("LAB"), tyro.conf.arg(help="Only runs of this lab.")] = None
-    json: _JSON = False
-
-
-@dataclass(frozen=True)
-class Show:
-    """Show one stored run."""
-
-    key: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="Its key, or the first characters of it.")]
-    json: _JSON = False
-
-
-@dataclass(frozen=True)
-class Rerun:
-    """Run again from a stored run's provenance."""
-
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="A key, a manifest, or an exported JSON file.")]
-    check: Annotated[bool, tyro.conf.arg(help="Compare with what was stored; exit 1 on a difference.")] = False
-    json: _JSON = False
-
-
-@dataclass(frozen=True)
-class Export:
-    """Write a stored run as files for other programs."""
-
-    key: Annotated[str, tyro.conf.Positional, tyro.conf.arg(help="Its key, or the first characters of it.")]
-    format: Annotated[str, tyro.conf.arg(help="One or more of parquet,csv,json,npz.")]
-    out: Annotated[Path, tyro.conf.arg(help="Folder to write into.")] = Path(".")
-
-
-@dataclass(frozen=True)
-class Verify:
-    """Check stored runs against their manifests; the damaged are set aside and the exit code is 1."""
-
-    keys: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help="Keys; all runs where none is given.")
-    ] = ()
-    json: _JSON = False
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """Judge the claims of every preset anew, write docs/ledger.json; exit 1 where a verdict is unexpected."""
-
-    labs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help="Labs; all where none is given.")] = ()
-    quick: Annotated[bool, tyro.conf.arg(help="Only claims estimated under 2 s.")] = False
-    json: _JSON = False
-
-
-@dataclass(frozen=True)
-class Warm:
-    """Compile every kernel for this processor, measure its rates, and compute each lab's default page."""
-
-
-def _list(command: List) -> None:
+def _list(command: Any) -> None:
     rows = [
         {
             "lab": lab.id,
@@ -159,7 +78,7 @@ def _list(command: List) -> None:
         _print_table(rows)
 
 
-def _runs(command: Runs) -> None:
+def _runs(command: Any) -> None:
     from .store import Store
 
     lab = get_lab(command.lab).id if command.lab else None
@@ -173,7 +92,7 @@ def _runs(command: Runs) -> None:
         _say(f"No runs are stored yet in {Store().path}.")
 
 
-def _show(command: Show) -> None:
+def _show(command: Any) -> None:
     from .store import Store
 
     manifest = Store().load(command.key).manifest
@@ -191,7 +110,7 @@ def _show(command: Show) -> None:
     _print_metrics(manifest["metrics"])
 
 
-def _export(command: Export) -> None:
+def _export(command: Any) -> None:
     from .export import export
     from .store import Store
 
@@ -200,20 +119,19 @@ def _export(command: Export) -> None:
     run = store.load(key)
     wanted = [name.strip() for name in command.format.split(",")]
     contents = {name: export(run, name) for name in wanted}
+    folder = Path(command.out or ".")
     try:
-        command.out.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            target = command.out / f"{run.manifest['lab']}-{key[:12]}.{name}"
+            target = folder / f"{run.manifest['lab']}-{key[:12]}.{name}"
             target.write_bytes(content)
             print(target)
     except OSError as error:
-        problem = Problem(
-            "out", str(command.out), f"it cannot be written ({error.strerror})", "Name a writable folder."
-        )
+        problem = Problem("out", str(folder), f"it cannot be written ({error.strerror})", "Name a writable folder.")
         raise BadInput(problem) from None
 
 
-def _verify(command: Verify) -> None:
+def _verify(command: Any) -> None:
     from .store import Store
 
     report = Store().verify(command.keys or None)
@@ -226,7 +144,7 @@ def _verify(command: Verify) -> None:
         raise CheckFailed("\n".join(damaged))
 
 
-def _rerun(command: Rerun) -> None:
+def _rerun(command: Any) -> None:
     from .rerun import rerun
 
     outcome = rerun(command.source, on_progress=None if command.json else _progress("rerun"))
@@ -239,7 +157,7 @@ def _rerun(command: Rerun) -> None:
         raise CheckFailed("The rerun differs from the stored run beyond what its grade allows.")
 
 
-def _ledger(command: Ledger) -> None:
+def _ledger(command: Any) -> None:
     from . import ledger
     from .execute import Run, execute
     from .store import Store
@@ -281,21 +199,63 @@ def _ledger(command: Ledger) -> None:
         raise CheckFailed("\n".join(lines))
 
 
-def _warm(command: Warm) -> None:
+def _warm(command: Any) -> None:
     from .warm import warm
 
     warm(report=_say)
 
 
-_PLAIN: dict[str, tuple[type, Callable[[Any], None]]] = {
-    "list": (List, _list),
-    "runs": (Runs, _runs),
-    "show": (Show, _show),
-    "rerun": (Rerun, _rerun),
-    "export": (Export, _export),
-    "verify": (Verify, _verify),
-    "ledger": (Ledger, _ledger),
-    "warm": (Warm, _warm),
+@dataclass(frozen=True)
+class Command:
+    """A command: what it does in a sentence, how, and its options."""
+
+    summary: str
+    act: Callable[..., None]
+    options: tuple[Option, ...] = ()
+
+
+_JSON = Option("json", "Print one JSON value and nothing else.")
+_KEY = Option("key", "Its key, or the first characters of it.", "word")
+
+_PLAIN = {
+    "list": Command("List the labs.", _list, (_JSON,)),
+    "runs": Command("List the stored runs.", _runs, (Option("lab", "Only runs of this lab.", "text"), _JSON)),
+    "show": Command("Show one stored run.", _show, (_KEY, _JSON)),
+    "rerun": Command(
+        "Run again from a stored run's provenance.",
+        _rerun,
+        (
+            Option("source", "A key, a manifest, or an exported JSON file.", "word"),
+            Option("check", "Compare with what was stored; exit 1 on a difference."),
+            _JSON,
+        ),
+    ),
+    "export": Command(
+        "Write a stored run as files for other programs.",
+        _export,
+        (
+            _KEY,
+            Option("format", "One or more of parquet,csv,json,npz.", "text", required=True),
+            Option("out", "Folder to write into; by default this one.", "text"),
+        ),
+    ),
+    "verify": Command(
+        "Check stored runs against their manifests; the damaged are set aside and the exit code is 1.",
+        _verify,
+        (Option("keys", "Keys; all runs where none is given.", "words"), _JSON),
+    ),
+    "ledger": Command(
+        "Judge the claims of every preset anew, write docs/ledger.json; exit 1 where a verdict is unexpected.",
+        _ledger,
+        (
+            Option("labs", "Labs; all where none is given.", "words"),
+            Option("quick", "Only claims estimated under 2 s."),
+            _JSON,
+        ),
+    ),
+    "warm": Command(
+        "Compile every kernel for this processor, measure its rates, and compute each lab's default page.", _warm
+    ),
 }
 
 
@@ -328,7 +288,7 @@ def _predict(lab: Lab, options: Any) -> None:
     from .execute import predict
     from .export import plain
 
-    params = _params(lab, options)
+    params = params_of(lab, options)
     content = plain(prediction_dict(lab, params, predict(lab, params)))
     if options.json:
         _print_json(content)
@@ -342,12 +302,12 @@ def _predict(lab: Lab, options: Any) -> None:
 
 
 def _run(lab: Lab, options: Any) -> None:
-    from .budget import describe_bytes, require
+    from .budget import require
     from .execute import execute
     from .keys import run_key
     from .store import Store
 
-    base = _params(lab, options)
+    base = params_of(lab, options)
     chosen = {"": base}
     if options.beside:
         if options.preset is None:
@@ -362,7 +322,7 @@ def _run(lab: Lab, options: Any) -> None:
         if store is None or options.fresh or not store.holds(run_key(lab, params)):
             budget = require(lab, params, bytes=_available_memory())
             if not options.json:
-                _say(f"{label or lab.id}: {budget} expected, {describe_bytes(budget.bytes)} of memory")
+                _say(f"{label or lab.id}: {budget} expected")
         progress = None if options.json else _progress(label or lab.id)
         results[label] = execute(lab, params, store=store, fresh=options.fresh, on_progress=progress)
     if options.json:
@@ -375,47 +335,47 @@ def _run(lab: Lab, options: Any) -> None:
         _print_run(run)
 
 
-_ABOUT_LAB: dict[str, tuple[str, Callable[[Lab, Any], None]]] = {
-    "describe": ("Describe a lab: params, presets, claims.", _describe),
-    "predict": ("The theory's prediction; nothing is simulated.", _predict),
-    "run": ("Run a lab, keep the result, and judge its claims.", _run),
-}
-_OPTIONS: dict[str, list[tuple[str, Any, Any]]] = {
-    "describe": [("json", _JSON, False)],
-    "predict": [
-        ("preset", Annotated[str | None, _text("ID"), tyro.conf.arg(help="Start from this preset.")], None),
-        ("json", _JSON, False),
-    ],
-    "run": [
-        ("preset", Annotated[str | None, _text("ID"), tyro.conf.arg(help="Start from this preset.")], None),
+_PRESET = Option("preset", "Start from this preset.", "text", "ID")
+
+_ABOUT_LAB = {
+    "describe": Command("Describe a lab: params, presets, claims.", _describe, (_JSON,)),
+    "predict": Command("The theory's prediction; nothing is simulated.", _predict, (_PRESET, _JSON)),
+    "run": Command(
+        "Run a lab, keep the result, and judge its claims.",
+        _run,
         (
-            "beside",
-            Annotated[bool, tyro.conf.arg(help="Run what the preset draws beside its focus, too.")],
-            False,
+            _PRESET,
+            Option("beside", "Run what the preset draws beside its focus, too."),
+            Option("fresh", "Compute even if the run is stored."),
+            Option("no_store", "Keep nothing and look nothing up."),
+            _JSON,
         ),
-        ("fresh", Annotated[bool, tyro.conf.arg(help="Compute even if the run is stored.")], False),
-        ("no_store", Annotated[bool, tyro.conf.arg(help="Keep nothing and look nothing up.")], False),
-        ("json", _JSON, False),
-    ],
+    ),
 }
 
 
 def _dispatch(arguments: list[str]) -> None:
-    command = arguments[0] if arguments else "--help"
-    if command in _ABOUT_LAB:
-        summary, act = _ABOUT_LAB[command]
+    name = arguments[0] if arguments else "--help"
+    if name in _ABOUT_LAB:
+        command = _ABOUT_LAB[name]
         if len(arguments) < 2 or arguments[1] in ("-h", "--help"):
-            print(f"usage: {PROGRAM} {command} LAB [--help]\n\n{summary}\n\nLabs: {', '.join(lab_ids())}")
+            print(f"usage: {PROGRAM} {name} LAB [--help]\n\n{command.summary}\n\nLabs: {', '.join(lab_ids())}")
             raise SystemExit(0 if len(arguments) > 1 else BAD_INPUT)
-        lab = get_lab(arguments[1])
-        act(lab, _parse(_lab_options(command, lab), f"{command} {lab.id}", summary, arguments[2:]))
-    elif command in _PLAIN:
-        shape, act_plain = _PLAIN[command]
-        act_plain(_parse(shape, command, shape.__doc__ or "", arguments[1:]))
-    elif command in ("-h", "--help"):
+        command.act(*about_lab(name, arguments[1:]))
+    elif name in _PLAIN:
+        command = _PLAIN[name]
+        command.act(parse(f"{PROGRAM} {name}", command.summary, command.options, arguments[1:]))
+    elif name in ("-h", "--help"):
         print(_overview())
     else:
-        raise UnknownName("command", command, [*_ABOUT_LAB, *_PLAIN])
+        raise UnknownName("command", name, [*_ABOUT_LAB, *_PLAIN])
+
+
+def about_lab(name: str, arguments: Sequence[str]) -> tuple[Lab, Any]:
+    """The lab and the options of `NAME LAB --flags`. Raises BadInput, or SystemExit where tyro has said why."""
+    lab, command = get_lab(arguments[0]), _ABOUT_LAB[name]
+    options = [*command.options, *(() if name == "describe" else _lab_options(lab))]
+    return lab, parse(f"{PROGRAM} {name} {lab.id}", command.summary, options, arguments[1:])
 
 
 def _overview() -> str:
@@ -425,45 +385,30 @@ def _overview() -> str:
         "Toy models of deep learning: the theorem, the simulation, the verdict.",
         "",
     ]
-    rows = [(f"{name} LAB", summary) for name, (summary, _) in _ABOUT_LAB.items()]
-    rows += [(name, (shape.__doc__ or "").strip()) for name, (shape, _) in _PLAIN.items()]
+    rows = [(f"{name} LAB", command.summary) for name, command in _ABOUT_LAB.items()]
+    rows += [(name, command.summary) for name, command in _PLAIN.items()]
     return "\n".join(lines + [f"  {name:<14} {summary}" for name, summary in rows])
 
 
-def _parse(shape: Any, command: str, summary: str, arguments: list[str]) -> Any:
-    config = (tyro.conf.FlagCreatePairsOff,)
-    prog = f"{PROGRAM} {command}"
-    found, unknown = tyro.cli(
-        shape, prog=prog, description=summary, args=arguments, config=config, return_unknown_args=True
-    )
-    if unknown:
-        raise UnknownName(f"option of {prog}", unknown[0], ["--" + f.name.replace("_", "-") for f in fields(shape)])
+def _lab_options(lab: Lab) -> list[Option]:
+    """The lab's params as options, each with what it may be."""
+    found = []
+    for field in lab.params.fields().values():
+        metavar = "|".join(field.choices) or {"floats": "X,X,..."}.get(field.kind, field.kind.upper())
+        when = f" Only when {field.condition}." if field.only_if else ""
+        text = f"{field.help} Must be {field.allowed}; default {format_value(field.default)}.{when}"
+        found.append(Option(field.name, text, "text", metavar))
     return found
-
-
-def _lab_options(command: str, lab: Lab) -> type:
-    """The options of a command about one lab: its own, then each field of the params as text."""
-    shape: list[Any] = [(name, kind, dataclass_field(default=default)) for name, kind, default in _OPTIONS[command]]
-    if command != "describe":
-        for field in lab.params.fields().values():
-            metavar = (
-                "|".join(field.choices) if field.choices else {"floats": "X,X,..."}.get(field.kind, field.kind.upper())
-            )
-            when = f" Only when {field.condition}." if field.only_if else ""
-            text = f"{field.help} Must be {field.allowed}; default {format_value(field.default)}.{when}"
-            kind = Annotated[str | None, _text(metavar), tyro.conf.arg(help=text, help_behavior_hint="")]
-            shape.append((field.name, kind, dataclass_field(default=None)))
-    return make_dataclass(command, shape)
 
 
 def _given(lab: Lab, options: Any) -> dict[str, Any]:
     """The params set on the command line, parsed."""
     declared = lab.params.fields()
-    texts = {f.name: getattr(options, f.name) for f in fields(options) if f.name in declared}
+    texts = {name: getattr(options, name) for name in declared}
     return {name: declared[name].parse(text) for name, text in texts.items() if text is not None}
 
 
-def _params(lab: Lab, options: Any) -> Params:
+def params_of(lab: Lab, options: Any) -> Params:
     base = lab.focus(lab.preset(options.preset)) if options.preset is not None else lab.params.make()
     return base.replace(**_given(lab, options))
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .store import Store
+    from .store import Store, Stored
 
 
 @dataclass(frozen=True)
@@ -161,26 +161,35 @@ def execute(
     if store is not None and not fresh:
         found = store.find(key)
         if found is not None:
-            return complete(
-                lab, params, found.trace, key, provenance=found.provenance, wall_s=found.wall_s, cached=True
-            )
+            return restored(lab, params, found)
     if store is not None:
         store.require_writable()
     single_threaded_blas()
     start = time.perf_counter()
     monitor = RunMonitor.allocate(lab, params) if monitor is None else monitor
+    aside = _aside()
+    predicting = aside.submit(predict, lab, params)  # the theory works while the kernels do
+    aside.shutdown(wait=False)
     trace = _simulate(lab, params, monitor, workers, on_progress)
     wall = time.perf_counter() - start
-    run = complete(lab, params, trace, key, provenance=provenance(lab, params, NUMBA), wall_s=wall, cached=False)
+    made = provenance(lab, params, NUMBA)
+    run = _complete(lab, params, trace, predicting.result(), key, provenance=made, wall_s=wall, cached=False)
     if store is not None:
         store.put(run)
     return run
 
 
-def complete(
+def restored(lab: Lab, params: Params, stored: Stored) -> Run:
+    """The run of a stored trace, with what the present theory says of it."""
+    key, theory, made = str(stored.manifest["key"]), predict(lab, params), stored.provenance
+    return _complete(lab, params, stored.trace, theory, key, provenance=made, wall_s=stored.wall_s, cached=True)
+
+
+def _complete(
     lab: Lab,
     params: Params,
     trace: Trace,
+    prediction: Prediction,
     key: str,
     *,
     provenance: Mapping[str, Any],
@@ -189,9 +198,7 @@ def complete(
     backend: Backend = NUMBA,
 ) -> Run:
     """A trace with the prediction and the derived metrics of the present theory."""
-    prediction = predict(lab, params)
     derived = lab.derive(params, trace, prediction)
-    single_threaded_blas()
     return Run(
         lab=lab.id,
         version=lab.version,
@@ -267,6 +274,13 @@ def _gather(
         if on_progress is not None:
             on_progress(float(np.sum(monitor.progress)) / max(1.0, last_step * len(futures)))
     return [future.result() for future in futures]
+
+
+def _aside() -> ThreadPoolExecutor:
+    """One thread apart from the pool, which replicates may fill."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(1, thread_name_prefix="chalkline-theory")
 
 
 @cache

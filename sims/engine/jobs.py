@@ -20,7 +20,7 @@ import numpy as np
 
 from .budget import Budget, estimate
 from .errors import Cancelled, ChalklineError, DamagedRun, StoreError
-from .execute import Run, RunMonitor, complete, execute
+from .execute import Run, RunMonitor, execute, restored
 from .keys import run_key
 from .lab import Lab
 from .params import Params
@@ -180,17 +180,7 @@ class Jobs:
         except DamagedRun as damage:
             job.notice = f"{damage} It was computed again."  # storing it sets the damaged one aside
             return None
-        if found is None:
-            return None
-        return complete(
-            job.lab,
-            job.params,
-            found.trace,
-            job.key,
-            provenance=found.provenance,
-            wall_s=found.wall_s,
-            cached=True,
-        )
+        return None if found is None else restored(job.lab, job.params, found)
 
     def _compute(self, job: Job) -> Run:
         job.budget = estimate(job.lab, job.params)

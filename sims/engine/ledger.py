@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .budget import estimate
 from .claims import Claim, Verdict, judge, unjudged
 from .compiled import ROOT
+from .errors import ChalklineError
 from .keys import run_key
 from .lab import Expected, Lab, Preset
 from .params import Params
@@ -140,10 +141,14 @@ def _recorded(lab: Lab, claim: Claim, runs: tuple[Params, ...]) -> Verdict:
                 error=row["error"],
                 tolerance=row["tolerance"],
                 verdict=row["verdict"],
-                reason=f"Judged on {row['runs']} runs of its own on {row['date']}: {row['reason']}",
+                reason=f"Judged on {_own_runs(row['runs'])} on {row['date']}: {row['reason']}",
             )
-    advice = f"Judged on {len(runs)} runs of its own, not made yet: python -m sims ledger {lab.id}"
+    advice = f"Judged on {_own_runs(len(runs))}, not made yet: python -m sims ledger {lab.id}"
     return unjudged(claim, "undecided", advice)
+
+
+def _own_runs(count: int) -> str:
+    return "a run of its own" if count == 1 else f"{count} runs of its own"
 
 
 def read(path: Path = PATH) -> list[dict[str, Any]]:
@@ -157,7 +162,12 @@ def read(path: Path = PATH) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=4)
 def _read(path: Path, stamp: int) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ChalklineError(
+            f"The ledger {path} is damaged ({error}). Remove it: python -m sims ledger writes it anew."
+        ) from None
     return rows
 
 

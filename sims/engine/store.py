@@ -29,6 +29,8 @@ from .params import canonical_json
 from .trace import Stop, Trace
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .execute import Run
 
 SCHEMA = 1
@@ -278,6 +280,11 @@ class Store:
                 raise ValueError("its text is not as it was written")  # 1E-05 for 1e-05 reads as the same number
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise self._damaged(folder, f"the manifest is not sound ({error})") from None
+        if manifest["schema"] != SCHEMA:
+            raise StoreError(
+                f"The stored run {folder.name[:12]} has the form {manifest['schema']}, and this software reads form "
+                f"{SCHEMA}: read it with the version that wrote it."
+            )
         if manifest["key"] != folder.name:
             raise self._damaged(folder, "the manifest belongs to another run")
         return manifest
@@ -416,8 +423,15 @@ def _series_bytes(trace: Trace) -> bytes:
         "step": np.tile(trace.step, trace.replicates),
         **{name: values.reshape(-1) for name, values in trace.series.items()},
     }
+
+    def column(values: NDArray[Any]) -> Any:
+        # pa.array would import pandas to ask whether it is handed one of its series
+        kind = pa.float64() if values.dtype == np.float64 else pa.int64()
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+    table = pa.Table.from_arrays([column(values) for values in columns.values()], names=list(columns))
     sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
 
@@ -432,9 +446,9 @@ def _array_bytes(trace: Trace) -> bytes:
 def _trace(manifest: Mapping[str, Any], series: bytes, arrays: bytes) -> Trace:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(io.BytesIO(series))
+    table = pq.ParquetFile(io.BytesIO(series)).read()
     replicates = manifest["replicates"]
-    columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    columns = {name: _values(table.column(name).combine_chunks()) for name in table.column_names}
     step = columns["step"].reshape(replicates, -1)[0]
     with np.load(io.BytesIO(arrays), allow_pickle=False) as loaded:
         content = {name: loaded[name] for name in loaded.files}
@@ -446,6 +460,12 @@ def _trace(manifest: Mapping[str, Any], series: bytes, arrays: bytes) -> Trace:
         frames={n.removeprefix("frames/"): a for n, a in content.items() if n.startswith("frames/")},
         stopped=tuple(None if stop is None else Stop(*stop) for stop in manifest["stopped"]),
     )
+
+
+def _values(column: Any) -> NDArray[Any]:
+    """A column without nulls as an array; `to_numpy` would import pandas."""
+    dtype = np.float64 if str(column.type) == "double" else np.int64
+    return np.frombuffer(column.buffers()[1], dtype, len(column), column.offset * 8)
 
 
 def _write_synced(path: Path, content: bytes) -> None:

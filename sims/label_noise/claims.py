@@ -251,7 +251,7 @@ def _judge_late(runs: Sequence[Run]) -> Measured:
 
 
 def _halved(params: LabelNoiseParams) -> list[LabelNoiseParams]:
-    return [_until(params, 4.0, share, replicates=48) for share in (1.0, 0.5)]
+    return [_until(params, 4.0, share, replicates=16) for share in (1.0, 0.5)]
 
 
 def _excess(run: Run) -> tuple[float, float]:
@@ -334,7 +334,7 @@ def _judge_recovery(runs: Sequence[Run]) -> Measured:
 
 
 def _at_the_floor(params: LabelNoiseParams) -> list[LabelNoiseParams]:
-    return [_until(params, 16.0, share, data_seed=0, fresh_data=True, replicates=8) for share in (1.0, 0.3)]
+    return [_until(params, 12.0, share, data_seed=0, fresh_data=True, replicates=4) for share in (1.0, 0.3)]
 
 
 def _judge_floor(runs: Sequence[Run]) -> Measured:

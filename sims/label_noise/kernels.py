@@ -10,15 +10,17 @@ in which p = res/n is gradient descent, label noise takes xi from one entry, min
 to one and takes delta*res_J from another, and the batch-one rules keep a single entry. Source of the
 algorithms: HaoChen, Wei, Lee & Ma 2021, "Shape Matters", and the code published with it.
 
-Both products are sums of scaled contiguous vectors, because a dot product must keep the order of its sum and
-therefore cannot use vector instructions: the residual adds columns of X (rows of its transpose), the gradient
-rows of X, four in one pass. Each output element has one fixed order of summation, whatever the machine.
+Both products go through the rows of X, padded with zeros to whole passes: the residual is a dot product a row, in
+`Lanes`, the gradient a sum of scaled rows. Each output element has one fixed order of summation, whatever the
+machine. Nearly all of a full-batch step is reading X, so it is kept once and read to and fro.
 """
 
 import math
 
 import numpy as np
 from numba import njit
+
+from .lanes import WIDTH, load, spread, store, store_totals
 
 ALGORITHMS = {
     "gd": 0,
@@ -33,6 +35,8 @@ SERIES = ("train_loss", "test_error", "weighted_l1", "slow_time", "norm_sq", "me
 STATUS = {"done": 0, "cancelled": 1, "diverged": 2}
 
 NORM_SQ_LIMIT = 1e6
+# Rows of X in one pass of a product.
+ROWS = 4
 # Integers are drawn for this many steps at once: one by one, each costs an array of length one.
 BLOCK = 512
 
@@ -111,41 +115,49 @@ def norm_sq(u, w):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def residual(XT, y, beta, res):
-    """res = X beta - y from the transpose XT (d, n), four columns of X in one pass."""
-    d, n = XT.shape
+def padded(X, y):
+    """X and y with rows and columns of zeros up to whole passes of both products: no pass has a tail."""
+    n, d = X.shape
+    wide = np.zeros((-(-n // ROWS) * ROWS, -(-d // WIDTH) * WIDTH))
+    wide[:n, :d] = X
+    long = np.zeros(wide.shape[0])
+    long[:n] = y
+    return wide, long
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def residual(X, y, beta, res):
+    """res = X beta - y of padded arrays, four rows of X in one pass, from the first to the last."""
+    n, d = X.shape
+    for i in range(0, n, ROWS):
+        x0, x1, x2, x3 = X[i], X[i + 1], X[i + 2], X[i + 3]
+        sum0 = sum1 = sum2 = sum3 = spread(0.0)
+        for j in range(0, d, WIDTH):
+            b = load(beta, j)
+            sum0 += load(x0, j) * b
+            sum1 += load(x1, j) * b
+            sum2 += load(x2, j) * b
+            sum3 += load(x3, j) * b
+        store_totals(res, i, sum0, sum1, sum2, sum3)
     for i in range(n):
-        res[i] = -y[i]
-    whole = d - d % 4
-    for j in range(0, whole, 4):
-        b0, b1, b2, b3 = beta[j], beta[j + 1], beta[j + 2], beta[j + 3]
-        x0, x1, x2, x3 = XT[j], XT[j + 1], XT[j + 2], XT[j + 3]
-        for i in range(n):
-            res[i] += b0 * x0[i] + b1 * x1[i] + b2 * x2[i] + b3 * x3[i]
-    for j in range(whole, d):
-        b0 = beta[j]
-        x0 = XT[j]
-        for i in range(n):
-            res[i] += b0 * x0[i]
+        res[i] -= y[i]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def pull_back(X, pull, G):
-    """G = X^T pull, four rows of X in one pass."""
+    """G = X^T pull of padded arrays, four rows of X in one pass, from the last to the first.
+
+    The residual read the last rows last, so those are still in the cache, and here the first rows stay for it.
+    """
     n, d = X.shape
     for j in range(d):
         G[j] = 0.0
-    whole = n - n % 4
-    for i in range(0, whole, 4):
-        p0, p1, p2, p3 = pull[i], pull[i + 1], pull[i + 2], pull[i + 3]
+    for i in range(n - ROWS, -1, -ROWS):
         x0, x1, x2, x3 = X[i], X[i + 1], X[i + 2], X[i + 3]
-        for j in range(d):
-            G[j] += p0 * x0[j] + p1 * x1[j] + p2 * x2[j] + p3 * x3[j]
-    for i in range(whole, n):
-        p0 = pull[i]
-        x0 = X[i]
-        for j in range(d):
-            G[j] += p0 * x0[j]
+        p0, p1, p2, p3 = spread(pull[i]), spread(pull[i + 1]), spread(pull[i + 2]), spread(pull[i + 3])
+        for j in range(0, d, WIDTH):
+            part = (p0 * load(x0, j) + p1 * load(x1, j)) + (p2 * load(x2, j) + p3 * load(x3, j))
+            store(G, j, load(G, j) + part)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -170,25 +182,36 @@ def dot(x, b, scratch):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def multiply(signed, u, w, linear_drift, G, rate):
-    """u *= 1 - rate*G, signed w *= 1 + rate*G, linear_drift += rate*G; return the count of sign flips."""
-    flips = 0
+def multiply(signed, u, w, beta, linear_drift, G, rate):
+    """u *= 1 - rate*G, signed w *= 1 + rate*G, linear_drift += rate*G, and what `predictor` does, in one pass.
+
+    Return the count of sign flips, and whether the squares are above the limit.
+    """
+    d = u.size
+    share = NORM_SQ_LIMIT / d
+    flips, above = 0, 0
     if signed:
-        for j in range(u.size):
+        for j in range(d):
             move = rate * G[j]
             linear_drift[j] += move
             shrink, grow = 1.0 - move, 1.0 + move
             flips += (shrink < 0.0) + (grow < 0.0)
             u[j] *= shrink
             w[j] *= grow
+            a, b = u[j] * u[j], w[j] * w[j]
+            beta[j] = a - b
+            above += not (a + b <= share)
     else:
-        for j in range(u.size):
+        for j in range(d):
             move = rate * G[j]
             linear_drift[j] += move
             factor = 1.0 - move
             flips += factor < 0.0
             u[j] *= factor
-    return flips
+            a = u[j] * u[j]
+            beta[j] = a
+            above += not (a <= share)
+    return flips, above > 0 and not (norm_sq(u, w) <= NORM_SQ_LIMIT)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -253,11 +276,10 @@ def simulate(
     steps ahead. gd and sgd ignore noise_std, and their slow time is 0.
     """
     n, d = X.shape
-    # Arrays made here start on 32-byte boundaries, NumPy's on 16: the copies take a third off both products.
-    X, XT = X.copy(), X.T.copy()
+    X, y = padded(X, y)
     batch_one = algorithm in (SGD, SGD_LABEL_NOISE)
     noiseless = algorithm in (GD, SGD)
-    beta, res, pull, G = np.empty(d), np.empty(n), np.empty(n), np.empty(d)
+    beta, G, res, pull = np.zeros(X.shape[1]), np.empty(X.shape[1]), np.empty(y.size), np.empty(y.size)
     normals = np.empty(2 * d if signed else d)
     u_start, w_start, drift_start = u.copy(), w.copy(), linear_drift.copy()
     slow_time, noise_work = 0.0, 0.0
@@ -268,8 +290,9 @@ def simulate(
     records[:, :] = np.nan
     frames[:, :] = np.nan
 
+    outside = predictor(signed, u, w, beta)
     for k in range(steps + 1):
-        if predictor(signed, u, w, beta):
+        if outside:
             return DIVERGED, k, flips
         if k == next_poll and k < steps:
             progress[0] = k
@@ -282,7 +305,7 @@ def simulate(
                 frames[framed, j] = beta[j]
             framed += 1
         if recorded < record_at.size and record_at[recorded] == k:
-            residual(XT, y, beta, res)
+            residual(X, y, beta, res)
             loss, error, weighted = 0.0, 0.0, 0.0
             for i in range(n):
                 loss += res[i] * res[i]
@@ -319,11 +342,12 @@ def simulate(
             one_pull = dot(row, beta, G) - y[chosen[b]]
             if algorithm == SGD_LABEL_NOISE:
                 one_pull -= noise * (2 * signs[b] - 1)
-            flips += multiply(signed, u, w, linear_drift, row, rate * one_pull)
+            flipped, outside = multiply(signed, u, w, beta, linear_drift, row, rate * one_pull)
+            flips += flipped
             continue
 
-        residual(XT, y, beta, res)
-        for i in range(n):
+        residual(X, y, beta, res)
+        for i in range(pull.size):
             pull[i] = res[i] * per_sample
         if algorithm == GD_LABEL_NOISE:
             pull[chosen[b]] -= noise * normal_rng.standard_normal()
@@ -334,8 +358,10 @@ def simulate(
         pull_back(X, pull, G)
         if algorithm == GAUSSIAN_NOISE:
             noise_work += diffuse(signed, u, w, linear_drift, G, rate, noise, normal_rng, normals, beta)
+            outside = predictor(signed, u, w, beta)
         else:
-            flips += multiply(signed, u, w, linear_drift, G, rate)
+            flipped, outside = multiply(signed, u, w, beta, linear_drift, G, rate)
+            flips += flipped
 
     progress[0] = steps
     return DONE, steps, flips

@@ -389,7 +389,7 @@ PRESETS = (
     Preset(
         id="all_the_way",
         title="All the way",
-        notice="Large steps and fading noise reach the truth fifty times sooner, but leave the slow flow: "
+        notice="Large steps and fading noise reach the truth within 6000 steps, but leave the slow flow: "
         "the line turns grey.",
         label="label noise, annealed",
         params=annealed(0.1, 6000, 18.0, replicates=16),
@@ -527,7 +527,7 @@ LAB = Lab(
     id="label_noise",
     version=1,
     title="Label noise",
-    sentence="The shape of the gradient noise, not its size, decides which of all interpolating solutions training finds.",
+    sentence="The shape of the gradient noise, not its size, decides which interpolating solution training finds.",
     theme="implicit bias",
     paper=Paper(
         title="Shape Matters: Understanding the Implicit Bias of the Noise Covariance",

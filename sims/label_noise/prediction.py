@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
+from cachetools import LRUCache, cached
 from numpy.typing import NDArray
 
 from theory import label_noise as theory
@@ -17,6 +19,7 @@ from .lab import Data, LabelNoiseParams, data_numbered, recorded_steps
 
 Array = NDArray[np.float64]
 
+CACHE_BYTES = 256e6  # of theory kept in memory, least recently used first out
 TRANSIENT_FLOW_TIME = 10.0  # gradient-flow time eta*k*alpha^2 after which the loss has settled
 TRANSIENT_SLOW_TIME = 0.2
 RECOVERED = 0.02  # of the truth's l1 norm
@@ -35,6 +38,11 @@ class Chalk:
     number: int
     data: Data
     step: NDArray[np.int64]
+
+    @property
+    def bytes(self) -> int:
+        """What its arrays take when all of them have been asked for."""
+        return 8 * len(self.step) * (2 * self.data.c.size + 8)
 
     @cached_property
     def slow_times(self) -> Array:
@@ -110,7 +118,7 @@ class Chalk:
         return RECOVERED * float(np.sum(np.abs(self.data.beta_star)))
 
 
-@lru_cache(maxsize=128)
+@cached(LRUCache(CACHE_BYTES, getsizeof=lambda made: made.bytes), lock=threading.Lock())
 def chalk(params: LabelNoiseParams, number: int) -> Chalk:
     """The theory of the data set of that number, for a run with these params."""
     return Chalk(params, number, data_numbered(params, number), recorded_steps(params))
@@ -154,12 +162,12 @@ def predict(params: LabelNoiseParams) -> Prediction:
         None
         if paths is None
         else [one.error(path) + floor for one, path, floor in zip(every, paths, floors, strict=True)],
-        About("limit", f"{_FLOW}{clock}; plus {_FLOOR}", 0.0, *claimed[:2], claimed[2] or silent),
+        About("limit", f"{_FLOW}{clock}; plus {_FLOOR}", 0.0, *claimed[:2], silent or claimed[2]),
     )
     flows = [one.error(one.path) for one in every] if _follows(params) else None
-    add("slow_flow_test_error", flows, About("limit", _FLOW, 0.0, claimed[0], None, claimed[2] or silent))
+    add("slow_flow_test_error", flows, About("limit", _FLOW, 0.0, claimed[0], None, silent or claimed[2]))
     weighted = None if paths is None else [np.abs(path) @ one.data.c for one, path in zip(every, paths, strict=True)]
-    add("weighted_l1", weighted, About("limit", f"{_FLOW}{clock}", 0.0, *claimed[:2], claimed[2] or silent))
+    add("weighted_l1", weighted, About("limit", f"{_FLOW}{clock}", 0.0, *claimed[:2], silent or claimed[2]))
     add("slow_time", [one.slow_times for one in every], About("exact", "sum of (eta*delta)^2 over the steps taken"))
     label_noise = params.algorithm == "gd_label_noise"
     losses = [one.floor_loss for one in every] if label_noise else None
@@ -167,12 +175,10 @@ def predict(params: LabelNoiseParams) -> Prediction:
         "train_loss", losses, About("limit", _FLOOR, 0.0, *claimed[:2], claimed[2] or "only for full-batch label noise")
     )
     add("noise_floor", [one.floor for one in every], About("limit", _FLOOR))
-    shrinks = [-np.mean(one.data.c) * one.clock for one in every] if params.delta > 0 and not silent else None
-    add(
-        "mean_shrink",
-        shrinks,
-        About("limit", f"{_PAPER}; weights shrink at rate c_j on the slow clock{clock}", reason=silent),
-    )
+    quiet = silent or ("" if params.delta > 0 else "there is no noise to shrink the weights")
+    shrinks = None if quiet else [-np.mean(one.data.c) * one.clock for one in every]
+    source = f"{_PAPER}; weights shrink at rate c_j on the slow clock{clock}"
+    add("mean_shrink", shrinks, About("limit", source, reason=quiet))
     add(
         "gradient_flow_test_error",
         [float(one.error(one.gradient_flow)) for one in every],
@@ -183,7 +189,11 @@ def predict(params: LabelNoiseParams) -> Prediction:
         [float(one.error(one.least_norm)) for one in every],
         About("limit", "linear program of least weighted l1 norm"),
     )
-    add("decay_rate", [one.decay_rate for one in every], About("limit", "best dual slack of that linear program"))
+    rates = [one.decay_rate for one in every]
+    finite = bool(np.all(np.isfinite(rates)))
+    pinned = "" if finite else "the constraints alone fix the solution: nothing is left to decay"
+    about_rate = About("limit", "best dual slack of that linear program", reason=pinned)
+    add("decay_rate", rates if finite else None, about_rate)
     if params.covariates == "planar":
         values["recovery_threshold"] = None
         about["recovery_threshold"] = About("limit", "statistical dimension", reason="the planar model has one sample")

@@ -268,9 +268,7 @@ def test_an_unknown_host_name_is_refused_with_the_way_out(served: Served) -> Non
         ("null", None, 403),
     ],
 )
-def test_websocket_is_for_our_own_pages(
-    served: Served, origin: str | None, host: str | None, status: int
-) -> None:
+def test_websocket_is_for_our_own_pages(served: Served, origin: str | None, host: str | None, status: int) -> None:
     served.until_empty()
     assert served.handshake(origin and origin.format(port=served.port), host)[0] == status
 
@@ -337,8 +335,7 @@ def ask(
         "path": path,
         "client": client,
         "headers": [
-            (name.encode(), value.encode())
-            for name, value in ({"host": "localhost"} | (headers or {})).items()
+            (name.encode(), value.encode()) for name, value in ({"host": "localhost"} | (headers or {})).items()
         ],
         **more,
     }
@@ -504,9 +501,7 @@ def test_own_addresses_can_be_bound() -> None:
 
 def instructions() -> list[tuple[str, str]]:
     text = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
-    lines = [
-        line.split(maxsplit=1) for line in text.splitlines() if line.strip() and not line.startswith("#")
-    ]
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return [(word.upper(), rest) for word, rest in lines]
 
 

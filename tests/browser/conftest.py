@@ -1,6 +1,7 @@
 """A real Chromium and real servers: `browser`, `serve` and `visit`."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -27,6 +28,8 @@ SWITCHES = [
     "--disable-sync",
 ]
 START_SECONDS = 60.0
+# Streamlit looks for its server below the page's own address first, and finds nothing there.
+PROBE = re.compile(r"/\w+/_stcore/(health|host-config)")
 
 
 def _no_browser(detail: str) -> None:
@@ -103,6 +106,39 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., st
             process.wait()
 
 
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of Chalkline's own server, started as `make run` does: warmed up, with a run store of its own."""
+    folder = tmp_path_factory.mktemp("house")
+    environment = {**os.environ, "CHALKLINE_STORE": str(folder / "store")}
+    subprocess.run([sys.executable, "-m", "sims", "warm"], cwd=ROOT, env=environment, check=True, capture_output=True)
+    log = folder / "log.txt"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.server", "--port", "0"],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        address = None
+        while address is None or not _healthy(f"{address[0]}/health"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"the server did not start:\n{log.read_text(errors='replace')}")
+            time.sleep(0.1)
+            address = re.search(r"http://127\.0\.0\.1:\d+", log.read_text(errors="replace"))
+        yield address[0]
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 def _healthy(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
@@ -147,10 +183,14 @@ def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
             if address.scheme in ("http", "https", "ws", "wss") and address.netloc != home:
                 seen.foreign.append(request.url)
 
+        def watch_console(text: Any) -> None:
+            if text.type == "error" and not PROBE.fullmatch(urlsplit(text.location["url"]).path):
+                seen.errors.append(text.text)
+
         seen.page.on("websocket", watch_socket)
         seen.page.on("request", watch_request)
         seen.page.on("pageerror", lambda error: seen.errors.append(str(error)))
-        seen.page.on("console", lambda text: seen.errors.append(text.text) if text.type == "error" else None)
+        seen.page.on("console", watch_console)
         seen.page.goto(url)
         return seen
 

@@ -51,10 +51,10 @@ def read(lab: Lab, path: Path | None = None) -> dict[str, Any]:
 
 
 def numbers(run: Run) -> dict[str, Any]:
-    """The end of every series, and every final, of every replicate."""
-    ends = {name: values[:, -1] for name, values in run.trace.series.items()}
-    found: dict[str, Any] = plain({**ends, **run.trace.finals})
-    return found
+    """The end of every series, and every final that is one number, of every replicate."""
+    found = {name: values[:, -1] for name, values in run.trace.series.items()}
+    found |= {name: values for name, values in run.trace.finals.items() if values.ndim == 1}
+    return {name: plain(values) for name, values in found.items()}
 
 
 def compute(lab: Lab, params: dict[str, Any]) -> dict[str, Any]:

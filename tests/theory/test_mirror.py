@@ -97,6 +97,22 @@ def test_beta_star_as_the_only_nonnegative_interpolator_is_found_at_the_boundary
     np.testing.assert_allclose(found.beta, beta_star, atol=1e-8)
 
 
+def test_entries_that_the_constraints_hold_at_zero_are_zero_where_newton_cannot_go():
+    """Sign rows; the last entry is pinned by a row with weight on it alone, the others stay free."""
+    X = 2.0 * np.random.default_rng(0).integers(0, 2, (6, 20)) - 1.0
+    X, beta_star = np.vstack([X, np.eye(20)[-1]]), np.r_[np.ones(19), 0.0]
+    log_scale, target = np.random.default_rng(1).normal(size=20), X @ beta_star
+    found = projection(X, target, log_scale, max_iter=12)  # Newton takes an e-fold off the last entry at each step
+    assert found.beta[-1] == 0.0 and found.beta[:-1].min() > 0.0
+    np.testing.assert_allclose(found.beta, projection(X, target, log_scale).beta, atol=1e-9)
+    np.testing.assert_allclose(found.beta[:-1], np.exp(log_scale + X.T @ found.dual)[:-1], rtol=1e-9)
+    path = projection_path(X, target, log_scale, -np.arange(20) / 10, np.array([0.0, 1.0, 30.0]))
+    assert (path[:, -1] == 0.0).all()
+    alone = projection_path(X[:6, :-1], target[:6], log_scale[:-1], -np.arange(19) / 10, np.array([0.0, 1.0, 30.0]))
+    np.testing.assert_allclose(path[:, :-1], alone, atol=1e-8)
+    assert projection(np.ones((1, 3)), np.zeros(1), np.zeros(3), max_iter=5).beta.tolist() == [0.0, 0.0, 0.0]
+
+
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("n", [100, 130])
 def test_as_many_samples_as_dimensions_leave_one_solution(n, signed):

@@ -85,8 +85,7 @@ def test_too_large_says_how_large_and_how_to_run_it_elsewhere(lab, endless):
     command = str(error.value).split("elsewhere: ")[1]
     words = shlex.split(command)
     assert words[:5] == ["python", "-m", "sims", "run", lab.id]
-    options = cli._parse(cli._lab_options("run", lab), "run", "", words[5:])
-    assert run_key(lab, cli._params(lab, options)) == run_key(lab, endless)
+    assert run_key(lab, cli.params_of(*cli.about_lab("run", words[4:]))) == run_key(lab, endless)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -209,8 +210,8 @@ WORDS = st.one_of(st.sampled_from(FLAGS), st.text(max_size=8), st.sampled_from(V
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["run", "predict", "describe", "show", "verify", "runs", "x"]), st.lists(WORDS, max_size=5))
 def test_no_arguments_end_in_a_traceback(call, monkeypatch, command, words):
-    monkeypatch.setattr(cli, "_run", lambda lab, options: cli._params(lab, options))
-    monkeypatch.setattr(cli, "_ABOUT_LAB", {**cli._ABOUT_LAB, "run": ("", cli._run), "predict": ("", cli._run)})
+    read_only = {name: replace(cli._ABOUT_LAB[name], act=cli.params_of) for name in ("run", "predict")}
+    monkeypatch.setattr(cli, "_ABOUT_LAB", {**cli._ABOUT_LAB, **read_only})
     named = ["label_noise"] if command in ("run", "predict", "describe") else []
     code, _, err = call(command, *named, *words)
     assert code in (0, 2) and "Traceback" not in err

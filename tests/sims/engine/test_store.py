@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import os
 import random
 import shutil
@@ -228,6 +229,18 @@ def test_a_manifest_that_is_something_else_is_damage(store, made, content):
         store.find(made.key)
     sentence(error)
     assert store.rebuild() == 0
+
+
+def test_a_manifest_that_only_reads_the_same_is_damage(store, made):
+    """A flipped bit can turn 1e-05 into 1E-05, the same number in another text."""
+    store.put(dataclasses.replace(made, wall_s=1e-05))
+    path = folder_of(store, made) / "manifest.json"
+    sound = path.read_text()
+    for other in (sound.replace('":', '": '), sound.replace("1e-05", "1E-05"), sound + "\n"):
+        assert other != sound and json.loads(other) == json.loads(sound)
+        path.write_text(other)
+        with pytest.raises(DamagedRun, match="not as it was written"):
+            store.find(made.key)
 
 
 @pytest.mark.parametrize("how", ["truncated", "deleted", "emptied"])

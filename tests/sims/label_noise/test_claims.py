@@ -140,7 +140,7 @@ WRONG = {
     "trace_hessian": scaled(weighted_l1=1.1),
     "slow_flow_error_early": scaled(test_error=1.1),
     "slow_flow_error_late": scaled(test_error=1.3),
-    "excess_halves": swapped(0, 1),
+    "excess_halves": lambda runs: [runs[0], *scaled(test_error=1.3)(runs[1:])],
     "gradient_flow_limit": scaled(test_error=1.02),
     "gradient_flow_scales": scaled(test_error=1.05),
     "alpha_fourth": swapped(0, 2),

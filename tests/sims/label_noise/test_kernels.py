@@ -7,9 +7,11 @@ from time import monotonic, sleep
 
 import numpy as np
 import pytest
+from numba import njit
 
 from sims.label_noise import kernels
 from sims.label_noise.kernels import ALGORITHMS, SCHEDULES, SERIES, STATUS, log_walk, poll_interval, simulate
+from sims.label_noise.lanes import WIDTH, load, store_totals, total
 from theory.mirror import projection
 
 
@@ -384,15 +386,54 @@ def test_dot_folds_every_length():
         assert kernels.dot(x, b, np.empty(d)) == pytest.approx(x @ b, abs=1e-12)
 
 
-@pytest.mark.parametrize(("n", "d"), list(product((1, 2, 3, 4, 5, 9), (1, 2, 3, 4, 6, 11))))
-def test_both_products_have_their_tails(n, d):
+def lane_total(terms):
+    """The sum of a row of products in the order that the kernels promise, in NumPy."""
+    lanes = np.zeros(WIDTH)
+    for first in range(0, terms.size, WIDTH):
+        lanes = lanes + terms[first : first + WIDTH]
+    s = lanes[:4] + lanes[4:]
+    return (s[0] + s[1]) + (s[2] + s[3])
+
+
+@pytest.mark.parametrize(("n", "d"), list(product((1, 2, 3, 4, 5, 9), (1, 2, 4, 7, 8, 9, 16, 27))))
+def test_both_products_have_their_values_and_their_order(n, d):
+    """Bit for bit in the stated order, which neither the compiler nor the processor may change."""
     rng = np.random.default_rng(n * d)
-    X, y, beta, pull = rng.standard_normal((n, d)), rng.random(n), rng.random(d), rng.random(n)
-    res, G = np.full(n, np.nan), np.full(d, np.nan)
-    kernels.residual(X.T.copy(), y, beta, res)
-    kernels.pull_back(X, pull, G)
-    np.testing.assert_allclose(res, X @ beta - y, rtol=0, atol=1e-13)
-    np.testing.assert_allclose(G, X.T @ pull, rtol=0, atol=1e-13)
+    X, y = rng.standard_normal((n, d)), rng.random(n)
+    wide, long = kernels.padded(X, y)
+    assert wide.shape[0] - n in range(kernels.ROWS) and wide.shape[1] - d in range(WIDTH)
+    assert wide.shape[0] % kernels.ROWS == wide.shape[1] % WIDTH == 0
+    assert np.array_equal(wide[:n, :d], X) and np.array_equal(long[:n], y)
+    assert not wide[n:].any() and not wide[:, d:].any() and not long[n:].any()
+    beta, pull = np.zeros(wide.shape[1]), np.zeros(long.size)
+    beta[:d], pull[:n] = rng.random(d), rng.random(n)
+    res, G = np.full(long.size, np.nan), np.full(beta.size, np.nan)
+    kernels.residual(wide, long, beta, res)
+    kernels.pull_back(wide, pull, G)
+    np.testing.assert_allclose(res[:n], X @ beta[:d] - y, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(G[:d], X.T @ pull[:n], rtol=0, atol=1e-13)
+    assert not res[n:].any() and not G[d:].any()
+
+    assert np.array_equal(res, [lane_total(row * beta) for row in wide] - long)
+    expected = np.zeros(beta.size)
+    for i in range(wide.shape[0] - kernels.ROWS, -1, -kernels.ROWS):
+        a, b, c, e = pull[i : i + kernels.ROWS, None] * wide[i : i + kernels.ROWS]
+        expected += (a + b) + (c + e)
+    assert np.array_equal(G, expected)
+
+
+@njit
+def lanes_end(x, out):
+    """What `total` gives alone beside what `store_totals` gives for four at once."""
+    a, b, c, d = load(x, 0), load(x, WIDTH), load(x, 2 * WIDTH), load(x, 3 * WIDTH)
+    store_totals(out, 0, a, b, c, d)
+    return total(a), total(b), total(c), total(d)
+
+
+def test_totals_are_added_in_one_order():
+    x, out = np.random.default_rng(0).standard_normal(4 * WIDTH), np.empty(4)
+    alone = lanes_end(x, out)
+    assert tuple(out) == alone == tuple(lane_total(part) for part in x.reshape(4, WIDTH))
 
 
 def test_log_walk_is_the_product_of_its_factors():

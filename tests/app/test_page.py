@@ -1,0 +1,358 @@
+"""A lab page without a browser: what it shows, refuses, and survives."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import sys
+import time
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from app.frame.runs import server_jobs
+from app.frame.state import encode, of_preset
+from app.server import SCRIPT
+from sims.engine import all_labs, execute, get_lab
+from sims.engine.keys import run_key
+from sims.engine.store import Store
+from sims.engine.warm import warm
+from tests.app.samples import PRESETS
+
+LABS = all_labs()
+LAB = get_lab("label_noise")
+SMALL = {"v": "1", "preset": "shape_matters", "steps": "60", "n_train": "5", "dim": "8", "sparsity": "2"}
+
+
+def lab_script(lab_id):
+    from app.frame.page import lab_page
+
+    lab_page(lab_id)
+
+
+def opened(lab_id="label_noise", expect=True, wait=True, **query):
+    """The page of a lab, once its runs have ended."""
+    app = AppTest.from_function(lab_script, kwargs={"lab_id": lab_id}, default_timeout=60)
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
+    while wait and any(button.label == "Stop" for button in app.button):  # a busy machine shows its progress meanwhile
+        time.sleep(0.2)
+        app.run()
+    if expect:
+        assert_sound(app)
+    return app
+
+
+def assert_sound(app):
+    assert not app.exception
+    assert not app.error, [box.value for box in app.error]
+
+
+def preset_query(lab, preset):
+    return {"preset": preset} if preset != lab.presets[0].id else {}
+
+
+def shown_key(app):
+    """The key that the page shows, at the length it shows."""
+    return re.search(r"Key `([0-9a-f]{16})`, trace `([0-9a-f]{16})`", " ".join(c.value for c in app.caption)).groups()
+
+
+def held(app, lab_id="label_noise"):
+    return app.session_state[f"state/{lab_id}"]
+
+
+def address(app):
+    """The query, each name with the list of its values."""
+    return {name: [v] if isinstance(v, str) else list(v) for name, v in app.query_params.items()}
+
+
+def unescaped(text):
+    return text.replace("\\", "")
+
+
+def player_labels(app, lab):
+    """The run labels in the table of end values."""
+    tables = [table.value for table in app.table]
+    label = lab.quantity(next(iter(lab.series))).label
+    return next(list(table.columns) for table in tables if label in table.index)
+
+
+@pytest.fixture(autouse=True)
+def own_server():
+    """Each test has a server of its own: its jobs, and a store at CHALKLINE_STORE."""
+    st.cache_resource.clear()
+    yield
+    st.cache_resource.clear()
+
+
+@pytest.fixture(scope="session")
+def warmed(tmp_path_factory):
+    """A store after `python -m sims warm`."""
+    store = Store(tmp_path_factory.mktemp("warmed") / "store")
+    warm(store)
+    return store.path
+
+
+@pytest.fixture
+def warm_store(warmed, own_store):
+    shutil.copytree(warmed, own_store)
+    return own_store
+
+
+# -- pages ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("lab_id", "preset"), PRESETS)
+def test_every_preset_opens(lab_id, preset):
+    lab = get_lab(lab_id)
+    app = opened(lab_id, **preset_query(lab, preset))
+    assert not app.warning
+    assert app.title[0].value == lab.title
+    assert player_labels(app, lab) == [lab.preset(preset).label, *lab.preset(preset).beside]
+    assert any(lab.preset(preset).notice in text.value for text in app.markdown)
+    assert shown_key(app)[0] == run_key(lab, lab.focus(lab.preset(preset)))[:16]
+
+
+def test_the_default_page_is_served_from_the_warmed_store(warm_store):
+    app = opened()
+    assert player_labels(app, LAB) == ["label noise", "gradient descent", "mini-batch noise", "Gaussian noise"]
+    wanted = {run_key(LAB, params) for params in LAB.runs(LAB.presets[0]).values()}
+    assert all(server_jobs().recall(key).cached for key in wanted)
+    # What its pictures need besides is computed once, and stored.
+    assert server_jobs().computed <= 1
+    st.cache_resource.clear()
+    opened()
+    assert server_jobs().computed == 0
+
+
+def test_home_leads_to_every_lab_and_the_app_navigates():
+    app = AppTest.from_file(SCRIPT, default_timeout=60).run()
+    assert_sound(app)
+    assert app.title[0].value == "Chalkline"
+    assert {lab.title for lab in LABS} == {header.value for header in app.subheader}
+
+
+def test_the_page_shows_the_run_that_python_computes():
+    app = opened(**SMALL)
+    params = held(app).focus
+    assert params.changed() == {"steps": 60, "n_train": 5, "dim": 8, "sparsity": 2}
+    run = execute(LAB, params)
+    assert shown_key(app) == (run.key[:16], run.trace_sha256[:16])
+
+
+def test_a_page_is_rerun_without_computing_or_drawing_again():
+    app = opened(**SMALL)
+    before = server_jobs().computed
+    app.run()
+    assert_sound(app)
+    assert server_jobs().computed == before
+
+
+# -- widgets ----------------------------------------------------------------------------------------------------
+
+
+def test_a_slider_changes_the_run_and_the_address():
+    app = opened(**SMALL)
+    before = shown_key(app)
+    app.select_slider(key="form/label_noise/learning_rate/widget").set_value(0.02).run()
+    assert_sound(app)
+    assert shown_key(app) != before
+    assert held(app).focus.learning_rate == 0.02
+    assert address(app)["learning_rate"] == ["0.02"]
+    assert address(app)["v"] == [str(LAB.version)]
+    again = opened(**{name: values for name, values in address(app).items() if name != "learning_rate"})
+    assert shown_key(again) == before
+
+
+def test_two_changes_that_arrive_together_both_count():
+    """A visitor may move a second slider before the page has answered the first."""
+    app = opened(**SMALL)
+    app.select_slider(key="form/label_noise/learning_rate/widget").set_value(0.02)
+    app.slider(key="form/label_noise/n_train/widget").set_value(7)
+    app.run()
+    assert_sound(app)
+    assert held(app).focus.changed() == {"learning_rate": 0.02, "n_train": 7, "steps": 60, "dim": 8, "sparsity": 2}
+
+
+def test_a_refused_change_is_one_sentence_and_keeps_the_state():
+    app = opened(**SMALL)
+    before = shown_key(app)
+    app.toggle(key="form/label_noise/exact").set_value(True).run()
+    app.text_input(key="form/label_noise/sparsity/text").set_value("9").run()
+    assert not app.exception
+    assert len(app.error) == 1
+    assert "sparsity = 9 is not possible" in unescaped(app.error[0].value)
+    assert shown_key(app) == before
+    assert app.text_input(key="form/label_noise/sparsity/text").value == "2"
+
+
+def test_inactive_widgets_go_with_the_algorithm():
+    app = opened(**SMALL)
+    assert any(slider.key == "form/label_noise/noise_std/widget" for slider in app.slider)
+    app.selectbox(key="form/label_noise/algorithm/widget").set_value("gd").run()
+    assert_sound(app)
+    assert not any(slider.key == "form/label_noise/noise_std/widget" for slider in app.slider)
+    assert "noise_std" not in app.query_params
+
+
+def test_a_preset_is_chosen_and_replaces_everything():
+    app = opened(**SMALL)
+    app.button_group(key="preset/label_noise").set_value("too_few_samples").run()
+    assert_sound(app)
+    assert held(app) == of_preset(LAB, "too_few_samples")
+    assert address(app) == encode(LAB, of_preset(LAB, "too_few_samples"))
+    app.button_group(key="preset/label_noise").set_value("shape_matters").run()
+    assert_sound(app)
+    assert address(app) == {}, "the default page has a bare address"
+
+
+def test_a_run_is_kept_for_comparison_and_removed_again():
+    app = opened(**SMALL)
+    first = shown_key(app)
+    app.button(key="pin").click().run()
+    app.select_slider(key="form/label_noise/learning_rate/widget").set_value(0.02).run()
+    assert_sound(app)
+    (label,) = held(app).beside
+    assert run_key(LAB, held(app).beside[label])[:16] == first[0]
+    assert shown_key(app) != first
+    assert len(player_labels(app, LAB)) == 2
+    assert address(app)["beside"][0].startswith(f"{label}~")
+    again = opened(**address(app))
+    assert shown_key(again) == shown_key(app)
+    assert held(again) == held(app)
+    app.button(key=f"unpin/{label}").click().run()
+    assert_sound(app)
+    assert not held(app).beside
+    assert "beside" not in app.query_params
+
+
+def test_one_comparison_too_many_is_refused():
+    app = opened(**SMALL)
+    for _ in range(7):
+        app.button(key="pin").click().run()
+    assert_sound(app)
+    assert len(held(app).beside) == 6
+    assert [toast for toast in app.toast if "At most 6 runs" in toast.value]
+
+
+@pytest.mark.parametrize("x", ["log_step", "slow_time"])
+def test_the_horizontal_axis_can_be_changed(x):
+    app = opened(**SMALL)
+    app.button_group(key="x/label_noise").set_value(x).run()
+    assert_sound(app)
+
+
+def test_the_projector_mode_comes_from_the_address_and_has_a_way_out():
+    app = opened(present="1", **SMALL)
+    assert app.button(key="projector").label == "Leave projector mode"
+    app.selectbox(key="preset/label_noise").set_value("too_few_samples").run()
+    assert_sound(app)
+    assert held(app).preset == "too_few_samples"
+    assert address(app)["present"] == ["1"]
+    app.button(key="projector").click().run()
+    assert_sound(app)
+    assert "present" not in app.query_params
+    assert held(app).preset == "too_few_samples"
+    assert app.button(key="projector").label == "Projector mode"
+
+
+# -- what can go wrong ------------------------------------------------------------------------------------------
+
+
+def test_a_garbled_address_says_what_was_ignored_and_works():
+    nonsense = {"colour": "red", "learning_rate": "fast", "beside": ["a~steps:60~x", "![i](http://x/y.png)~steps:60"]}
+    app = opened(**SMALL, **nonsense)
+    notices = [unescaped(box.value) for box in app.warning]
+    assert len(notices) == 3
+    for name in ("colour", "learning_rate", "x in the run a"):
+        assert any(name in notice for notice in notices)
+    assert held(app).focus.changed() == {"steps": 60, "n_train": 5, "dim": 8, "sparsity": 2}
+    assert set(app.query_params) == {*SMALL, "beside"}, "the address is set right"
+    app.run()
+    assert not app.warning, "a notice is shown once"
+
+
+def test_a_notice_cannot_fetch_a_picture():
+    app = opened(**SMALL, **{"![i](http://example.com/i.png)": "1"})
+    assert "![i](" not in app.warning[0].value
+    assert "![i](http" in unescaped(app.warning[0].value)
+
+
+def test_a_request_too_large_is_refused_with_its_estimate_and_the_way_out():
+    app = opened(expect=False, v="1", preset="shape_matters", n_train="20000", dim="20000")
+    assert not app.exception
+    (box,) = app.error
+    words = unescaped(box.value)
+    assert re.search(r"would take about .+ and .+ GB; the limit here is", words)
+    assert "python -m sims run label_noise --n-train 20000 --dim 20000" in words
+    assert server_jobs().computed == 0
+    app.slider(key="form/label_noise/n_train/widget").set_value(5)
+    app.slider(key="form/label_noise/dim/widget").set_value(20)
+    app.select_slider(key="form/label_noise/steps/widget").set_value(1000).run()
+    assert_sound(app)
+
+
+def test_diverged_replicates_are_counted_and_no_error():
+    app = opened(preset="edge")
+    run = server_jobs().recall(run_key(LAB, held(app).focus))
+    assert 0 < run.diverged < run.trace.replicates
+    words = f"{run.diverged} of {run.trace.replicates} (mini-batch noise)"
+    assert any(words in caption.value for caption in app.caption)
+
+
+def test_a_run_that_diverged_altogether_is_a_page_too():
+    app = opened(v="1", preset="edge", algorithm="minibatch_noise", learning_rate="0.05", steps="2000")
+    assert any("4 of 4" in caption.value for caption in app.caption)
+
+
+def test_a_damaged_stored_run_is_reported_and_computed_again(own_store):
+    app = opened(**SMALL)
+    key, trace = run_key(LAB, held(app).focus), shown_key(app)
+    manifest = Store(own_store)._folder(key) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"lab"', '"LAB"'))
+    st.cache_resource.clear()
+    again = opened(**SMALL)
+    assert any("is damaged" in box.value for box in again.warning)
+    assert shown_key(again) == trace
+    assert server_jobs().computed == 1
+    assert Store(own_store).verify([key]) == {key: None}
+
+
+def test_a_store_that_cannot_be_written_costs_a_notice_and_no_result(own_store):
+    own_store.parent.mkdir(exist_ok=True)
+    own_store.write_text("a file where the folder should be")  # root may write anywhere, but not through this
+    app = opened(**SMALL)
+    assert any("cannot be written" in box.value for box in app.warning)
+    assert shown_key(app)[0] == run_key(LAB, held(app).focus)[:16]
+    assert os.path.isfile(own_store)
+
+
+def test_a_long_run_is_watched_and_stopped_for_good(monkeypatch):
+    """Computed in a thread here: a worker process would first run this test's own script."""
+    monkeypatch.setattr(sys.modules["sims.engine.jobs"], "THREAD_SECONDS", math.inf)
+    app = opened(wait=False, v="1", preset="planar", n_train="60", dim="200", steps="1000000", replicates="1")
+    (stop,) = [button for button in app.button if button.label == "Stop"]
+    assert re.search(r"about .+ s in all", app.get("progress")[0].proto.text)
+    stop.click().run()
+    for _ in range(2):
+        assert_sound(app)
+        assert "stopped before it ended" in app.info[0].value
+        app.run()
+    assert server_jobs().recall(run_key(LAB, held(app).focus)) is None
+    app.select_slider(key="form/label_noise/steps/widget").set_value(1000).run()
+    assert_sound(app)
+    assert not app.info
+
+
+def test_a_theory_that_cannot_be_computed_is_a_sentence(monkeypatch):
+    def give_up(*_):
+        raise ArithmeticError("the projection did not converge")
+
+    monkeypatch.setattr(sys.modules["sims.engine.execute"], "predict", give_up)
+    app = opened(expect=False, **SMALL)
+    assert not app.exception
+    assert any("did not converge" in box.value for box in app.error)
