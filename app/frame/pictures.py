@@ -24,7 +24,7 @@ from .runs import View
 PALETTE = tuple(f"$run{number}" for number in range(1, 8))  # the run in focus comes first
 CLAIMED, UNCLAIMED, THIN, FLOOR = (
     "theory",
-    "theory, not claimed",
+    "theory, unclaimed",
     "slow limit alone",
     "floor of the noise",
 )
@@ -293,9 +293,9 @@ def _overlay_spec(
     y_ticks = _powers(_decades(*domain)) if log_y else {"tickCount": 6, "format": "~g"}
     x = alt.X("x:Q", title=words, scale=x_scale, axis=alt.Axis(format=",.0f" if view.x in X_AXES else "~g", **x_ticks))
     y = {"scale": y_scale, "axis": alt.Axis(**y_ticks), "title": quantity.label}
-    colour = alt.Color("run:N", sort=labels, scale=_named(labels, PALETTE), legend=legend())
+    colour = alt.Color("run:N", sort=labels, scale=_named(labels, PALETTE), legend=legend(labels))
     dash = alt.StrokeDash(
-        "kind:N", sort=kinds, scale=_named(kinds, [_DASHES[k] for k in kinds]), legend=legend("bottom")
+        "kind:N", sort=kinds, scale=_named(kinds, [_DASHES[k] for k in kinds]), legend=legend(kinds, "bottom")
     )
     inks = _named(kinds, [_INKS[k] for k in kinds])
     widths = _named(kinds, [_WIDTHS[k] for k in kinds])
@@ -320,15 +320,13 @@ def _overlay_spec(
     return finish(chart)
 
 
-NARROW = "width < 300 ? 1 : 2"  # columns of a legend; on a phone its words need the whole width
-
-
-def legend(orient: Literal["top", "bottom"] = "top") -> alt.Legend:
-    """A legend above or below the picture, of strokes that can be told apart."""
+def legend(words: Sequence[str], orient: Literal["top", "bottom"] = "top") -> alt.Legend:
+    """A legend above or below the picture, of strokes that can be told apart, in two columns if a phone has room."""
+    widths = [max(map(len, words[start::2]), default=0) for start in (0, 1)]
     return alt.Legend(
         title=None,
         orient=orient,
-        columns=alt.ExprRef(NARROW),
+        columns=2 if sum(widths) <= 36 else 1,
         symbolType="stroke",
         symbolOpacity=1,
         symbolSize=700,

@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 
 from app.frame.page import Story
-from app.frame.pictures import CLAIMED, NARROW, PALETTE, Picture, finish, overlay
+from app.frame.pictures import CLAIMED, PALETTE, Picture, finish, overlay
 from app.frame.runs import View
 from sims.engine import Params, Run
 from sims.label_noise.lab import PRESETS, LabelNoiseParams
@@ -147,7 +147,7 @@ def stems(view: View) -> Picture:
                 title=None,
                 sort=names,
                 scale=shapes,
-                legend=alt.Legend(orient="top", columns=alt.ExprRef(NARROW), labelLimit=300),
+                legend=alt.Legend(orient="top", columns=2, labelLimit=300),
             ),
         ),
         moving.mark_rule(strokeWidth=2, color=PALETTE[0], clip=True).encode(x, y, alt.Y2(datum=0)),
