@@ -248,16 +248,34 @@ def warm_up() -> None:
     import altair  # noqa: F401
     import pandas  # noqa: F401
 
+    from app.frame.runs import server_jobs
     from sims import engine
+    from sims.engine.budget import lab_rates
 
     for lab in engine.all_labs():
-        engine.predict(lab, lab.params())
+        lab_rates(lab)
         for probe in lab.probes().values():
             probe()
+        for params in lab.runs(lab.presets[0]).values():
+            server_jobs().submit(lab, params, "warm-up").result()
+    server_jobs().release("warm-up")
     vega()
 
 
-def janitor(house: House, warm: Callable[[], None], ready: Callable[[], None], stop: threading.Event) -> None:
+def release_absent() -> None:
+    """Cancels what closed tabs were waiting for."""
+    from app.frame import runs
+
+    runs.release_absent()
+
+
+def janitor(
+    house: House,
+    warm: Callable[[], None],
+    ready: Callable[[], None],
+    stop: threading.Event,
+    tidy: Callable[[], None] = release_absent,
+) -> None:
     """Warms the server up, then collects garbage while nobody waits.
 
     Streamlit's own collection after every rerun (`runner.postScriptGC`) holds the interpreter and with it
@@ -280,6 +298,7 @@ def janitor(house: House, warm: Callable[[], None], ready: Callable[[], None], s
             if stop.wait(QUIET_SECONDS):
                 return
         gc.collect()
+        tidy()
 
 
 def build(

@@ -13,7 +13,7 @@ import streamlit as st
 from sims.engine import BadInput, Lab, Params, TooLarge, get_lab
 from sims.engine.budget import describe_seconds
 from sims.engine.jobs import Job
-from sims.engine.params import Value
+from sims.engine.params import Value, canonical_json
 
 from . import look
 from .form import form
@@ -235,14 +235,14 @@ def _pictures(module: object, view: View) -> list[Picture]:
     return _declared(_identity(view), module, view)
 
 
-def _identity(view: View) -> tuple[object, ...]:
-    """What the pictures of a view depend on: runs by key, not by their arrays."""
-    runs = tuple((label, run.key) for label, run in view.runs.items())
-    return (view.lab.id, view.state.preset, runs, view.x, view.present, tuple(sorted(view.fetched)))
+def _identity(view: View) -> str:
+    """What the pictures of a view depend on, as one text: runs by key, not by their arrays."""
+    runs = [(label, run.key) for label, run in view.runs.items()]
+    return canonical_json([view.lab.id, view.state.preset, runs, view.x, view.present, sorted(view.fetched)])
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _declared(identity: tuple[object, ...], _module: object, _view: View) -> list[Picture]:
+def _declared(identity: str, _module: object, _view: View) -> list[Picture]:
     """The lab's pictures, remembered: a class looks at the same runs, and a spec takes a while to build."""
     return list(_module.pictures(_view))  # type: ignore[attr-defined]
 

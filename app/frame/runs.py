@@ -6,8 +6,10 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import streamlit as st
+from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from sims.engine import ChalklineError, Lab, Params, Run
@@ -50,10 +52,17 @@ class View:
         return self.fetched.get(run_key(self.lab, params))
 
 
-@st.cache_resource
+@cache
 def server_jobs() -> Jobs:
     """The jobs of this server process."""
     return Jobs(Store())
+
+
+def release_absent() -> None:
+    """Give up the jobs of tabs that have been closed: what nobody waits for any more is cancelled."""
+    for session in server_jobs().sessions():
+        if not runtime.get_instance().is_active_session(session):
+            server_jobs().release(session)
 
 
 def session_id() -> str:

@@ -50,7 +50,11 @@ def of_preset(lab: Lab, preset_id: str) -> PageState:
 
 
 def encode(lab: Lab, state: PageState) -> dict[str, list[str]]:
-    """The query of the link to this state; the default page's is empty."""
+    """The query of the link to this state; the default page's is empty.
+
+    Fields and runs beside are written out whole. A preset alone means all of the preset, so that where nothing
+    else would be written an empty `beside` says that nothing is meant.
+    """
     if state == of_preset(lab, lab.presets[0].id):
         return {}
     query = {"v": [str(lab.version)], "preset": [state.preset]}
@@ -58,13 +62,16 @@ def encode(lab: Lab, state: PageState) -> dict[str, list[str]]:
     beside = [
         "~".join([label, *(f"{n}:{t}" for n, t in params.texts().items())]) for label, params in state.beside.items()
     ]
+    if len(query) == 2 and not beside:
+        beside = [""]
     return {**query, "beside": beside} if beside else query
 
 
 def decode(lab: Lab, query: Mapping[str, Sequence[str]]) -> tuple[PageState, list[str]]:
     """The state that a link describes, and a sentence for each part of it that was not understood.
 
-    What is understood is kept; nothing is dropped in silence.
+    A link with a version holds the whole state. One written by hand, without a version, changes what it names
+    of its preset (or of the default page). What is understood is kept; nothing is dropped in silence.
     """
     notices: list[str] = []
     query = {name: values for name, values in query.items() if name not in VIEW_KEYS}
@@ -84,10 +91,13 @@ def decode(lab: Lab, query: Mapping[str, Sequence[str]]) -> tuple[PageState, lis
         for name, values in query.items()
         if len(values) > 1 and name != "beside"
     ]
-    if texts or "v" in query:
-        state = replace(state, focus=_params(lab, texts, version, notices))
-    if "beside" in query or "v" in query:
-        state = replace(state, beside=_beside(lab, query.get("beside", ()), version, notices))
+    whole = "v" in query and (texts or "beside" in query)  # a link that was copied: what it omits is a default
+    base = lab.params.make() if whole else state.focus
+    if texts or whole:
+        state = replace(state, focus=_params(base, lab, texts, version, notices))
+    if whole or "beside" in query:
+        beside = [entry for entry in query.get("beside", ()) if entry]
+        state = replace(state, beside=_beside(lab, beside, version, notices))
     if len(notices) > MOST_NOTICES:
         notices[MOST_NOTICES:] = [f"{len(notices) - MOST_NOTICES} more parts of the link were not understood."]
     return state, notices
@@ -110,13 +120,13 @@ def _version(lab: Lab, query: Mapping[str, Sequence[str]], notices: list[str]) -
     return lab.version
 
 
-def _params(lab: Lab, texts: Mapping[str, str], version: int, notices: list[str]) -> Params:
-    """Params from texts: a field that is not understood is named and left at its default."""
+def _params(base: Params, lab: Lab, texts: Mapping[str, str], version: int, notices: list[str]) -> Params:
+    """`base` with fields set from texts: one that is not understood is named and left as it is."""
     try:
         texts = lab.migrate(texts, version)
     except BadInput as error:
         notices.append(str(error))
-        return lab.params.make()
+        return base
     values = {}
     for name, text in texts.items():
         declared = lab.params.fields().get(name)
@@ -129,20 +139,20 @@ def _params(lab: Lab, texts: Mapping[str, str], version: int, notices: list[str]
             notices.append(f"{error} It was ignored.")
     while True:
         try:
-            return lab.params.make(values)
+            return base.replace(**values)
         except BadInput as error:
             named = [problem.parameter for problem in error.problems if not isinstance(problem, str)]
-            wrong = [name for name in named if name in values] or _at_odds(lab, values)
+            wrong = [name for name in named if name in values] or _at_odds(base, values)
             notices.append(f"{error} The link's {', '.join(wrong)} was ignored.")
             for name in wrong:
                 del values[name]
 
 
-def _at_odds(lab: Lab, values: Mapping[str, Value]) -> list[str]:
+def _at_odds(base: Params, values: Mapping[str, Value]) -> list[str]:
     """One field without which the others are possible, if there is one; else all of them."""
     for name in values:
         try:
-            lab.params.make({other: value for other, value in values.items() if other != name})
+            base.replace(**{other: value for other, value in values.items() if other != name})
         except BadInput:
             continue
         return [name]
@@ -168,7 +178,7 @@ def _beside(lab: Lab, entries: Sequence[str], version: int, notices: list[str]) 
             if name in texts:
                 notices.append(f"{shorten(name)} is written twice in the run {shorten(label)}; the last one counts.")
             texts[name] = text
-        found[_unused(_clean(label), found)] = _params(lab, texts, version, notices)
+        found[_unused(_clean(label), found)] = _params(lab.params.make(), lab, texts, version, notices)
     return found
 
 

@@ -131,6 +131,11 @@ class Jobs:
         with self._lock:
             return self._recent.get(key)
 
+    def sessions(self) -> set[str]:
+        """The sessions that hold jobs."""
+        with self._lock:
+            return {session for session, _ in self._slots}
+
     def release(self, session: str, keep: set[str] | None = None) -> None:
         """Give up the session's jobs, but for those in the slots of `keep`."""
         with self._lock:

@@ -28,6 +28,10 @@ def rows(table, **where):
     return {name: np.asarray(column)[chosen] for name, column in table.items()}
 
 
+def is_log(picture):
+    return picture.spec["layer"][0]["encoding"]["y"]["scale"]["type"] == "log"
+
+
 def packed(pictures):
     """The bytes of every player of a page, one for each clock."""
     clocks = {}
@@ -73,6 +77,9 @@ def test_every_axis_can_be_drawn_and_no_log_table_holds_what_has_no_logarithm(la
             for table in (*picture.data.values(), *picture.frames.values()):
                 assert np.all(np.isfinite(table["x"]))
                 assert x != "log_step" or np.all(np.asarray(table["x"]) > 0), "step 0 is not on a log axis"
+                for name in {"median", "low", "high", "value"} & set(table):
+                    assert np.all(np.isfinite(table[name]))
+                    assert not is_log(picture) or np.all(np.asarray(table[name]) > 0)
         assert all(len(message) > 100 for message in packed(pictures))
 
 
@@ -209,6 +216,15 @@ def test_a_run_of_which_nothing_is_left_ends_where_it_diverged():
             assert len(steps) and steps.max() <= last
     assert f"{params.replicates} of {params.replicates}" in band_words(view)
     assert packed(pictures_of(view))
+
+
+def test_a_floor_of_zero_has_no_place_on_a_log_axis():
+    state = of_preset(LAB, "shape_matters")
+    view = view_of("label_noise", PageState(state.preset, state.beside["gradient descent"]))
+    assert not np.any(view.focus.prediction.prediction["noise_floor"])
+    drawn = overlay(view, "test_error", id="e", title="t", floor="noise_floor")
+    assert is_log(drawn)
+    assert set(drawn.data["theory"]["kind"]) == {CLAIMED, UNCLAIMED}
 
 
 def test_an_overlay_without_any_theory_is_drawn_without_one():
