@@ -182,7 +182,6 @@ function vegaConfig({ font, tokens, palette, present }) {
     rule: { color: tokens.$muted, strokeWidth: present ? 3 : 1.5 },
     point: { size: 50 * scale, filled: true },
     circle: { size: 50 * scale },
-    area: { fillOpacity: 0.25 },
   };
 }
 
