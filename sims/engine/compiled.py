@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import threading
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOCATOR = "sims.engine.numba_locator.ContentLocator,IPythonCacheLocator"  # the latter for a notebook's own
+_PARSING = threading.Lock()  # CPython 3.11 counts the depth of a syntax tree for all threads together
 
 
 @cache
@@ -88,7 +90,9 @@ def _imports(path: Path) -> set[Path]:
 
     package = path.relative_to(ROOT).parent.parts
     modules: list[tuple[str, ...]] = []
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    with _PARSING:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
         if isinstance(node, ast.Import):
             modules += [tuple(alias.name.split(".")) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

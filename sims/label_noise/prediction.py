@@ -214,8 +214,24 @@ def predict(params: LabelNoiseParams) -> Prediction:
         growth,
         About("limit", "Ito correction on the zero-loss set, at the limit of gradient flow", reason=note),
     )
+    norms = None
+    if growth is not None:
+        pairs = zip(every, growth, strict=True)
+        norms = [np.sum(one.gradient_flow) + slope * one.slow_times for one, slope in pairs]
+    add("norm_sq", norms, _norm_note(params, first, note))
     add("equipartition", [1.0] if spherical else None, About("limit", "equipartition of the residual", reason=note))
     return Prediction(step=first.step, prediction=values, about=about)
+
+
+def _norm_note(params: LabelNoiseParams, one: Chalk, silent: str) -> About:
+    """Where the growth of the squared norm is claimed: from a dense limit of gradient flow on."""
+    source = "limit of gradient flow, then growth at the rate of the Ito correction"
+    n, d = params.shape
+    if silent or 2 * n >= d:
+        reason = silent or "with d/2 samples or more gradient flow ends where weights vanish, and the formula fails"
+        return About("limit", source, 0.0, params.steps + 1, None, reason)
+    start = _first(one.step, _settled(params, one.step))
+    return About("limit", source, 0.0, start, None, "before that the loss is still falling along gradient flow")
 
 
 def derive(params: LabelNoiseParams, trace: Trace) -> Mapping[str, Array]:
@@ -267,8 +283,7 @@ def _fourth_powers(m: float | Array) -> float | Array:
 
 def _claimed(params: LabelNoiseParams, one: Chalk) -> tuple[int | None, int | None, str]:
     """First and last step on which the chalk line of the error is claimed, and why not elsewhere."""
-    rate, _ = schedule(params, one.step)
-    settled = np.cumsum(np.diff(one.step, prepend=0) * rate) * params.init_scale**2 >= TRANSIENT_FLOW_TIME
+    settled = _settled(params, one.step)
     if params.algorithm == "gd":
         return _first(one.step, settled), None, "gradient flow has not settled yet"
     start = _first(one.step, settled & (one.slow_times >= TRANSIENT_SLOW_TIME))
@@ -286,6 +301,12 @@ def _claimed(params: LabelNoiseParams, one: Chalk) -> tuple[int | None, int | No
             f"{reason}; once the slow flow is below the floor of the noise, fading noise no longer follows it",
         )
     return start, None, reason
+
+
+def _settled(params: LabelNoiseParams, step: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(T,) whether gradient flow has had the time to bring the loss down."""
+    rate, _ = schedule(params, step)
+    return np.cumsum(np.diff(step, prepend=0) * rate) * params.init_scale**2 >= TRANSIENT_FLOW_TIME
 
 
 def _first(step: NDArray[np.int64], condition: NDArray[np.bool_]) -> int:
