@@ -373,12 +373,18 @@ PRESETS = (
         label="label noise",
         beside={
             "gradient descent": {"algorithm": "gd", "learning_rate": 0.01, "steps": 20_000, "replicates": 1},
-            "mini-batch noise": {"algorithm": "minibatch_noise", "learning_rate": 0.003, "steps": 20_000},
+            "mini-batch noise": {
+                "algorithm": "minibatch_noise",
+                "learning_rate": 0.003,
+                "steps": 20_000,
+                "replicates": 2,
+            },
             "Gaussian noise": {
                 "algorithm": "gaussian_noise",
                 "learning_rate": 0.02,
                 "noise_std": 0.5,
                 "steps": 6000,
+                "replicates": 2,
             },
         },
         expect={
