@@ -361,6 +361,7 @@ PRESETS = (
         notice="At half the signal understanding takes a hundred steps, and ends at 97 %, not at 100 %.",
         label="signal 2",
         params={"signal": 2.0},
+        expect={"groks": "fails"},
     ),
     Preset(
         id="billion_dims",
@@ -382,6 +383,7 @@ PRESETS = (
             "signal": 8.0,
             "replicates": 8,
         },
+        expect={"groks": "outside", "groks_anyway": "fails"},
     ),
     Preset(
         id="too_quiet",
@@ -389,6 +391,7 @@ PRESETS = (
         notice="A weak signal is memorised just as fast and hardly ever understood: catastrophic overfitting.",
         label="signal 0.5",
         params={"signal": 0.5},
+        expect={"groks": "fails"},
     ),
     Preset(
         id="lazy_init",
@@ -397,6 +400,15 @@ PRESETS = (
         "half.",
         label="start of size 10",
         params={"n_train": 160, "dim": 1_000_000, "signal": 2.0, "init_ratio": 10.0},
+        expect={
+            "memorises_in_one_step": "outside",
+            "never_unfits": "outside",
+            "linear_after_one_step": "outside",
+            "step_one_share": "outside",
+            "step_one_share_given_the_points": "outside",
+            "groks": "outside",
+            "groks_anyway": "fails",
+        },
     ),
     Preset(
         id="classical",
@@ -411,6 +423,13 @@ PRESETS = (
             "steps": 800,
             "n_test": 1000,
             "replicates": 2,
+        },
+        expect={
+            "memorises_in_one_step": "outside",
+            "never_unfits": "outside",
+            "groks": "outside",
+            "groks_anyway": "fails",
+            "benign": "fails",
         },
     ),
 )

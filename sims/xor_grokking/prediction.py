@@ -177,7 +177,7 @@ def _fit_silence(params: XorGrokkingParams) -> str:
         return "the fit is for stratified labels"
     if abs(params.label_noise - theory.FIT_LABEL_NOISE) > 0.025:
         return f"the fit is for a share of flipped labels of 0.1, not {params.label_noise:.3g}"
-    if _separation(params) > FIT_SEPARATED:
+    if _separation(params) > FIT_SEPARATED * (1.0 + 1e-6):
         return f"n mu^2/p is {_separation(params):.2g}, and the fit was made up to 1"
     if not np.isfinite(theory.fitted_quantile(params.n_train, params.signal)):
         return "outside the table that was fitted; drawn from its nearest entry"

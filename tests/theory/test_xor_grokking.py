@@ -152,7 +152,8 @@ def test_fit_returns_its_table():
 
 @pytest.mark.parametrize(("signal", "n", "error"), [(1.4, 40, 0.294), (1.4, 80, 0.228), (1.4, 160, 0.145),
                                                     (2, 40, 0.169), (2, 80, 0.097), (2, 160, 0.040),
-                                                    (0.5, 640, 0.375), (0.7, 640, 0.245), (2.8, 40, 0.065)])  # fmt: skip
+                                                    (0.5, 640, 0.375), (0.7, 640, 0.245),
+                                                    (2.8, 40, 0.065)])  # fmt: skip
 def test_fit_at_measured_errors(signal, n, error):
     assert theory.late_test_error(n, signal) == pytest.approx(error, abs=0.02)
 

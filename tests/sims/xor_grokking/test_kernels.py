@@ -56,7 +56,8 @@ def brute(params, found, X, W, Q):
             each = [right[found.quadrant == q].mean() for q in range(4)]
             cos = np.abs(W[:, :2]) / np.linalg.norm(W, axis=1)[:, None]
             rows.append([
-                (y * f > 0).mean(), right.mean(), (y * f > 0)[flipped].mean() if flipped.any() else 1.0, min(each), *each,
+                (y * f > 0).mean(), right.mean(), (y * f > 0)[flipped].mean() if flipped.any() else 1.0,
+                min(each), *each,
                 cos[np.arange(len(a)), own].mean(), cos[np.arange(len(a)), 1 - own].mean(),
                 np.log(1 + np.exp(-y * f)).mean(),
             ])  # fmt: skip
@@ -96,7 +97,8 @@ def train(params, found, H, C, steps, record_at, records, cancel=None, frames=0)
     "changes",
     [
         {"dim": 4000, "n_train": 60, "width": 40, "steps": 200},
-        {"dim": 900, "n_train": 30, "width": 71, "steps": 40, "label_sampler": "iid", "output_signs": "iid", "init_ratio": 0.3},
+        {"dim": 900, "n_train": 30, "width": 71, "steps": 40, "label_sampler": "iid", "output_signs": "iid",
+         "init_ratio": 0.3},
         {"dim": 12, "n_train": 40, "width": 66, "steps": 30, "init_ratio": 1.0, "label_flip_prob": 0.0},
         {"dim": 30, "n_train": 40, "width": 10, "steps": 30, "first_step_margin": 8.0, "signal": 0.0},
     ],
