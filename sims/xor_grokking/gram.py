@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 COLUMNS = 4096  # coordinates of R^p held at once in direct mode
+TEST_POINTS = 256  # test points multiplied between two looks at the cancel flag
 
 
 class Points(NamedTuple):
@@ -96,8 +97,11 @@ def _points(
     return found
 
 
-def problem(params: XorGrokkingParams, replicate: int) -> Problem:
-    """Everything that one replicate is trained and tested on."""
+def problem(params: XorGrokkingParams, replicate: int, cancel: NDArray[np.uint8] | None = None) -> Problem:
+    """Everything that one replicate is trained and tested on; incomplete once the cancel flag was seen."""
+
+    def cancelled() -> bool:
+        return cancel is not None and bool(cancel[0])
 
     def draw(name: str) -> np.random.Generator:
         return generator(params.seed, STREAMS[name], replicate)
@@ -121,6 +125,8 @@ def problem(params: XorGrokkingParams, replicate: int) -> Problem:
         for X, W, Q in zip(
             _blocks(noise, n, p - 2), _blocks(init, m, p - 2), _blocks(test, n_test, p - 2), strict=True
         ):
+            if cancelled():
+                break
             W *= params.init_std
             start += W @ X.T
             test_start += W @ Q.T
@@ -134,7 +140,12 @@ def problem(params: XorGrokkingParams, replicate: int) -> Problem:
         norm_sq += np.sum(W**2, axis=1)
         left = bartlett(m, p - 2 - n, draw("start_noise"), draw("start_radius"))
         left *= params.init_std
-        test_start += left @ draw("test_rest").standard_normal((left.shape[1], n_test))
+        rest = draw("test_rest").standard_normal((left.shape[1], n_test))
+        for first in range(0, n_test, TEST_POINTS):
+            if cancelled():
+                break
+            some = slice(first, first + TEST_POINTS)
+            test_start[:, some] += left @ rest[:, some]
         norm_sq += np.sum(left**2, axis=1)
     return Problem(found, sign / math.sqrt(m), start, start_plane, norm_sq, cross, test_start, quadrant)
 

@@ -185,7 +185,7 @@ def simulate(params: XorGrokkingParams, replicate: int, monitor: Monitor) -> Rep
 
     from . import gram, kernels
 
-    found = gram.problem(params, replicate)
+    found = gram.problem(params, replicate, monitor.cancel)
     points = found.points
     flipped = points.label != points.clean
     step = recorded_steps(params)

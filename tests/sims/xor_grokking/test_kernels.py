@@ -345,6 +345,15 @@ def test_the_flag_is_seen_while_training():
     assert status == STATUS["cancelled"] and not np.array_equal(H, found.start)
 
 
+@pytest.mark.parametrize("changes", [{}, {"dim": 20_000, "data_mode": "direct"}])
+def test_the_flag_is_seen_while_drawing(changes):
+    """No product with a test point's own directions is taken once the flag is set."""
+    params = make(n_train=40, width=20, n_test=40, init_ratio=1.0, **changes)
+    whole, stopped = gram.problem(params, 0), gram.problem(params, 0, np.ones(1, np.uint8))
+    assert np.abs(stopped.test_start).max() < 0.5 * np.abs(whole.test_start).max()
+    assert np.array_equal(gram.problem(params, 0, np.zeros(1, np.uint8)).test_start, whole.test_start)
+
+
 def test_series_are_in_the_order_of_the_kernel():
     assert tuple(LAB.series) == SERIES
     assert tuple(f"{name}_accuracy" for name in CLUSTERS) == SERIES[4:8]
