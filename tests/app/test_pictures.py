@@ -10,7 +10,18 @@ import pytest
 import vl_convert
 
 from app.frame.page import lab_module
-from app.frame.pictures import CLAIMED, FLOOR, PALETTE, THIN, UNCLAIMED, band_words, overlay, overlay_preview
+from app.frame.pictures import (
+    CLAIMED,
+    FLOOR,
+    PALETTE,
+    STYLES,
+    THIN,
+    UNCLAIMED,
+    Curve,
+    band_words,
+    overlay,
+    overlay_preview,
+)
 from app.frame.player import PAPER, pack
 from app.frame.runs import View
 from app.frame.state import PageState, of_preset
@@ -245,6 +256,35 @@ def test_what_is_recorded_so_far_can_be_drawn_from_the_first_moment():
         assert len(table["value"]) == count
         values = [dict(zip(table, row, strict=True)) for row in zip(*(v.tolist() for v in table.values()), strict=True)]
         assert vl_convert.vegalite_to_svg({**spec, "data": {"values": values}}).startswith("<svg")
+
+
+def test_several_series_are_told_apart_by_colour_and_style():
+    alone = preset_view("label_noise", "too_few_samples")
+    drawn = overlay(alone, ["test_error", "train_loss"], id="e", title="t", y_title="both")
+    names = [LAB.quantity(name).label for name in ("test_error", "train_loss")]
+    for name, metric in zip(names, ("test_error", "train_loss"), strict=True):
+        line = rows(drawn.data["lines"], run=name)
+        kept = np.isin(alone.focus.trace.step, line["step"])
+        median = np.quantile(alone.focus.trace.series[metric], 0.5, axis=0)
+        np.testing.assert_array_equal(line["median"], median[kept])
+    text = str(drawn.spec)
+    assert PALETTE[0] in text and PALETTE[1] in text and str(STYLES[1]) in text and "both" in text
+    assert vl_convert.vegalite_to_svg(drawn.on_paper("")).startswith("<svg")
+
+    many = preset_view("label_noise", "shape_matters")
+    drawn = overlay(many, ["test_error", "train_loss"], id="e", title="t")
+    assert len(set(drawn.data["lines"]["run"])) == 2 * len(many.runs)
+    (scale,) = {str(layer["encoding"]["color"]["scale"]["range"]) for layer in drawn.spec["layer"][:2]}
+    assert scale == str([hue for hue in PALETTE[: len(many.runs)] for _ in range(2)])
+
+
+def test_a_curve_is_drawn_with_its_own_chalk_or_none():
+    view = preset_view("label_noise", "too_few_samples")
+    bare = overlay(view, [Curve("bare", view.focus, "test_error", None)], id="e", title="t")
+    assert set(bare.data) == {"lines"} and "theory" not in bare.alt
+    chalked = overlay(view, [Curve("chalked", view.focus, "test_error", "test_error")], id="e", title="t")
+    assert len(chalked.data["theory"]["value"]) > 0
+    assert str(STYLES[1]) not in str(chalked.spec), "one style alone needs no mention"
 
 
 # -- label noise ------------------------------------------------------------------------------------------------
