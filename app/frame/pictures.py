@@ -355,12 +355,15 @@ def _overlay_spec(
     y = {"scale": y_scale, "axis": alt.Axis(**y_ticks), "title": y_title}
     hues = [PALETTE[curve.hue % len(PALETTE)] for curve in curves]
     colour = alt.Color("run:N", sort=labels, scale=_named(labels, hues), legend=legend())
-    styled = any(curve.style for curve in curves)
-    styles = _named(labels, [STYLES[curve.style % len(STYLES)] for curve in curves])
-    style = (alt.StrokeDash("run:N", sort=labels, scale=styles, legend=legend()),) if styled else ()
-    dash = alt.StrokeDash(
-        "kind:N", sort=kinds, scale=_named(kinds, [_DASHES[k] for k in kinds]), legend=legend("bottom")
-    )
+    # Where lines have styles these share a scale with the dashes of theory, and the legend of the latter names those
+    # that colour does not tell apart.
+    styles = {curve.label: STYLES[curve.style % len(STYLES)] for curve in curves if any(c.style for c in curves)}
+    dashed = styles | {kind: _DASHES[kind] for kind in kinds}
+    told = (kinds if len(set(hues)) == len(hues) else list(dashed)) if styles else None
+    named = None if told == [] else legend("bottom", told)
+    dashes = {"sort": list(dashed), "scale": _named(list(dashed), list(dashed.values())), "legend": named}
+    style = (alt.StrokeDash("run:N", **dashes),) if styles else ()
+    dash = alt.StrokeDash("kind:N", **dashes)
     inks = _named(kinds, [_INKS[k] for k in kinds])
     widths = _named(kinds, [_WIDTHS[k] for k in kinds])
     lines, theory, now = (alt.Chart(alt.NamedData(name)) for name in ("lines", "theory", "now"))
@@ -380,17 +383,17 @@ def _overlay_spec(
             )
         )
     layers.append(now.mark_point(filled=True, size=70, clip=True).encode(x, alt.Y("value:Q", **y), colour))
-    apart: dict[str, Any] = {"strokeDash": "independent"} if styled else {}
-    chart = alt.layer(*layers).resolve_scale(color="shared", stroke="independent", strokeWidth="independent", **apart)
+    chart = alt.layer(*layers).resolve_scale(color="shared", stroke="independent", strokeWidth="independent")
     return finish(chart)
 
 
 NARROW = "width < 300 ? 1 : 2"  # columns of a legend; on a phone its words need the whole width
 
 
-def legend(orient: Literal["top", "bottom"] = "top") -> alt.Legend:
-    """A legend above or below the picture, of strokes that can be told apart."""
+def legend(orient: Literal["top", "bottom"] = "top", values: Sequence[str] | None = None) -> alt.Legend:
+    """A legend above or below the picture, of strokes that can be told apart; of these values alone, if given."""
     return alt.Legend(
+        values=alt.Undefined if values is None else list(values),
         title=None,
         orient=orient,
         columns=alt.ExprRef(NARROW),

@@ -358,7 +358,7 @@ PRESETS = (
     Preset(
         id="slow_grok",
         title="A slow climb",
-        notice="At half the signal understanding takes a hundred steps, and ends at 97 %, not at 100 %.",
+        notice="At half the signal understanding takes a hundred steps, and ends near 98 %, not at 100 %.",
         label="signal 2",
         params={"signal": 2.0},
         expect={"groks": "fails"},

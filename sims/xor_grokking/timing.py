@@ -71,7 +71,7 @@ def in_full(params: XorGrokkingParams) -> tuple[Array, Array, Array, Array]:
 
 
 def brute_steps(params: XorGrokkingParams, X: Array, W: Array, y: Array, a: Array) -> Steps:
-    """Plain NumPy on W itself, which it overwrites, everything large preallocated: two products of 2 m n p operations."""
+    """Plain NumPy on W, which it overwrites; all that is large is preallocated. Two products of 2 m n p operations."""
     moved, H = np.empty_like(W), np.empty((len(W), len(X)))
     rate = params.learning_rate / params.n_train
 
