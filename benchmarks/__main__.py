@@ -1,16 +1,28 @@
-"""`make bench`: kernels beside their rivals, then what a user waits for, each against its goal."""
+"""`make bench`: each lab's kernels beside their rivals, then what a user waits for, each against its goal."""
 
+import importlib
 import sys
+from pathlib import Path
 
-from . import label_noise, waiting
+from sims.engine import lab_ids
+
+from . import waiting
+
+
+def of_labs():
+    """The modules `benchmarks/<lab>.py` that there are."""
+    here = Path(__file__).parent
+    return [importlib.import_module(f"benchmarks.{lab}") for lab in lab_ids() if (here / f"{lab}.py").exists()]
 
 
 def main() -> int:
     """Print every measurement; returns 1 if one misses its goal."""
-    kernels = label_noise.main()
-    print()
-    waits = waiting.main()
-    return int(not (kernels and waits))
+    met = []
+    for module in of_labs():
+        met.append(module.main())
+        print()
+    met.append(waiting.main())
+    return int(not all(met))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import streamlit as st
@@ -67,9 +68,8 @@ def _widget(params: Params, name: str, key: str, exact: bool, on_change: OnChang
     elif field.kind == "bool":
         st.toggle(label, key=widget, help=help_text, on_change=changed)
     elif field.scale == "log":
-        st.select_slider(
-            label, log_grid(field, value), key=widget, help=help_text, on_change=changed, format_func=_shown
-        )
+        values = offered(params, name)
+        st.select_slider(label, values, key=widget, help=help_text, on_change=changed, format_func=_shown)
     else:
         low, high = slider_range(field, value)
         step = 1 if field.kind == "int" else _nice_step(high - low)
@@ -94,6 +94,25 @@ def log_grid(field: Field, value: float) -> list[float]:
     if field.kind == "int":
         values = {round(v) for v in values}
     return sorted(v for v in values if low <= v <= high)
+
+
+@lru_cache(maxsize=512)
+def offered(params: Params, name: str) -> list[float]:
+    """The grid of a field's slider; of whole numbers, those that these params allow beside their other values."""
+    field, value = params.fields()[name], getattr(params, name)
+    grid = log_grid(field, value)
+    if field.kind != "int":
+        return grid
+    allowed = [v for v in grid if v == value or _is_possible(params, name, v)]
+    return allowed if len(allowed) > 1 else grid
+
+
+def _is_possible(params: Params, name: str, value: float) -> bool:
+    try:
+        params.replace(**{name: value})
+    except BadInput:
+        return False
+    return True
 
 
 def _nice_step(span: float) -> float:

@@ -37,12 +37,16 @@ class Story:
         label: how to call a run with these params in a legend.
         metric: the recorded series to show while a run is still under way.
         x_axes: names of the series that pictures may be drawn against, besides the step.
+        x: the horizontal axis that the page opens with.
+        experiment: draws what a visitor can try below the pictures.
     """
 
     why: str
     label: Callable[[Params], str]
     metric: str
     x_axes: Sequence[str] = ()
+    x: str = "step"
+    experiment: Callable[[View], None] | None = None
 
 
 @cache
@@ -90,6 +94,8 @@ def lab_page(lab_id: str) -> None:
     view = View(lab, state, finished, x=x, present=look.presenting())
     pictures = _pictures(module, view)
     _draw(view, pictures)
+    if story.experiment is not None:
+        story.experiment(view)
 
     st.subheader("Does the theory hold here?")
     verdict_table(view.focus.claims)
@@ -202,11 +208,11 @@ def _x_axis(lab: Lab, story: Story) -> str:
         "Horizontal axis",
         list(words),
         format_func=words.__getitem__,
-        default="step",
+        default=story.x,
         key=f"x/{lab.id}",
         required=True,
     )
-    return chosen or "step"
+    return chosen or story.x
 
 
 def _page_url() -> str:

@@ -31,6 +31,7 @@ CLAIMED, UNCLAIMED, THIN, FLOOR = (
 _DASHES = {CLAIMED: [7, 4], UNCLAIMED: [3, 4], THIN: [2, 3], FLOOR: [1, 4]}
 _INKS = {CLAIMED: "$text", UNCLAIMED: "$muted", THIN: "$muted", FLOOR: "$muted"}
 _WIDTHS = {CLAIMED: 2.2, UNCLAIMED: 1.4, THIN: 1.1, FLOOR: 1.4}
+STYLES = ([1, 0], [14, 3], [14, 3, 2, 3])  # of simulated lines, where colour does not tell them apart; theory is ink
 LOW, HIGH = 0.1, 0.9
 X_AXES = {"step": ("training step", False), "log_step": ("training step (log)", True)}
 
@@ -83,29 +84,70 @@ class Picture:
         return dict(on_paper(spec))
 
 
+@dataclass(frozen=True)
+class Curve:
+    """One line of an overlay: a recorded series of a run, called `label`, with the prediction `chalk` if there is one.
+
+    `hue` counts colours and `style` line styles: two curves of one colour differ in style.
+    """
+
+    label: str
+    run: Run
+    metric: str
+    chalk: str | None
+    hue: int = 0
+    style: int = 0
+
+
+def every_run(view: View, metric: str, chalk: str | None = None) -> list[Curve]:
+    """One series of every run: a colour each."""
+    return [Curve(label, run, metric, chalk or metric, hue) for hue, (label, run) in enumerate(view.runs.items())]
+
+
+def several(view: View, metrics: Sequence[str]) -> list[Curve]:
+    """Several series of every run: a colour for each run, a style for each series; of a single run, both for each."""
+    alone = len(view.runs) == 1
+    return [
+        Curve(
+            view.lab.quantity(metric).label if alone else f"{label}: {view.lab.quantity(metric).label}",
+            run,
+            metric,
+            metric,
+            style if alone else hue,
+            style,
+        )
+        for hue, (label, run) in enumerate(view.runs.items())
+        for style, metric in enumerate(metrics)
+    ]
+
+
 def overlay(
     view: View,
-    metric: str,
+    metric: str | Sequence[str] | Sequence[Curve],
     *,
     id: str,
     title: str,
+    y_title: str | None = None,
     chalk: str | None = None,
     thin: str | None = None,
     floor: str | None = None,
     note: str = "",
 ) -> Picture:
-    """A recorded series of every run over training, with its chalk line on the same axes.
+    """Recorded series over training, with their chalk lines on the same axes.
 
     Args:
-        metric: the recorded series; drawn as the median over replicates with its 10 to 90 percent band.
+        metric: the recorded series, of every run, or several of them, or the curves to draw; each is drawn as the
+            median over replicates with its 10 to 90 percent band.
+        y_title: what the vertical axis shows (by default the first series).
         chalk: name of the prediction to draw dashed (by default that of the metric).
         thin: a second prediction, drawn thin, of the run in focus.
         floor: a third one, dotted, of the run in focus.
     """
-    quantity = view.lab.quantity(metric)
-    lines = _lines(view, metric)
-    theory = _theory(view, chalk or metric, thin, floor)
-    now = _now(view, metric)
+    curves = _curves(view, metric, chalk)
+    quantity = view.lab.quantity(curves[0].metric)
+    lines = _lines(view, curves)
+    theory = _theory(view, curves, thin, floor)
+    now = _now(view, curves)
     log_y = quantity.scale == "log"
     lines, theory, now = (
         _drawable(table, name, log_y) for table, name in ((lines, "median"), (theory, "value"), (now, "value"))
@@ -115,12 +157,12 @@ def overlay(
     if log_y:
         lines["low"] = np.maximum(lines["low"], domain[0])
     kinds = sorted(set(theory["kind"]), key=list(_DASHES).index)
-    spec = _overlay_spec(view, quantity, domain, [str(label) for label in view.runs], kinds)
+    spec = _overlay_spec(view, quantity, y_title or quantity.label, domain, curves, kinds)
     return Picture(
         id=id,
         title=title,
         spec=spec,
-        alt=describe(view, metric, chalk or metric),
+        alt=describe(view, curves),
         data={"lines": lines, "theory": theory} if kinds else {"lines": lines},
         frames={"now": now},
         steps=view.focus.trace.frame_step,
@@ -171,22 +213,24 @@ def band_words(view: View) -> str:
     return words + (f" Diverged and left out from there on: {', '.join(diverged)}." if diverged else "")
 
 
-def describe(view: View, metric: str, chalk: str) -> str:
-    """The result of an overlay in numbers, one sentence for each run."""
+def describe(view: View, curves: Sequence[Curve]) -> str:
+    """The result of an overlay in numbers, one sentence for each curve."""
     sentences = []
-    name = view.lab.quantity(metric).label
-    for label, run in view.runs.items():
-        series = _quantile(run.trace.series[metric], 0.5)
+    for curve in curves:
+        label, run = curve.label, curve.run
+        name = view.lab.quantity(curve.metric).label
+        series = _quantile(run.trace.series[curve.metric], 0.5)
         finite = np.flatnonzero(np.isfinite(series))
         if not len(finite):
             sentences.append(f"{label}: every replicate diverged.")
             continue
         first, last = finite[0], finite[-1]
-        predicted = run.prediction.prediction.get(chalk)
+        predicted = run.prediction.prediction.get(curve.chalk or "")
         theory = ""
-        if predicted is not None:
+        if predicted is not None and curve.chalk is not None:
             end = predicted if isinstance(predicted, float) else float(predicted[last])
-            theory = f"; theory {end:.3g}" + ("" if run.prediction.claimed(chalk)[last] else ", not claimed there")
+            claimed = run.prediction.claimed(curve.chalk)[last]
+            theory = f"; theory {end:.3g}" + ("" if claimed else ", not claimed there")
         moves = "falls" if series[last] < series[first] else "grows"
         ends = f"from {series[first]:.3g} to {series[last]:.3g} at step {run.trace.step[last]:,}"
         sentences.append(f"{label}: the median {name} {moves} {ends}{theory}.")
@@ -203,13 +247,21 @@ def x_of(view: View, run: Run) -> NDArray[np.float64]:
     return run.trace.step.astype(np.float64) if view.x in X_AXES else _quantile(run.trace.series[view.x], 0.5)
 
 
-def _lines(view: View, metric: str) -> dict[str, Any]:
+def _curves(view: View, given: str | Sequence[str] | Sequence[Curve], chalk: str | None) -> list[Curve]:
+    if isinstance(given, str):
+        return every_run(view, given, chalk)
+    curves = [one for one in given if isinstance(one, Curve)]
+    return curves or several(view, [one for one in given if isinstance(one, str)])
+
+
+def _lines(view: View, curves: Sequence[Curve]) -> dict[str, Any]:
     parts = []
-    for label, run in view.runs.items():
-        x, values = x_of(view, run), run.trace.series[metric]
+    for curve in curves:
+        run = curve.run
+        x, values = x_of(view, run), run.trace.series[curve.metric]
         shown = _shown(view, x)
         columns = [_quantile(values, q)[shown] for q in (0.5, LOW, HIGH)]
-        parts.append((np.full(shown.sum(), label, dtype=object), run.trace.step[shown], x[shown], *columns))
+        parts.append((np.full(shown.sum(), curve.label, dtype=object), run.trace.step[shown], x[shown], *columns))
     return dict(
         zip(
             ("run", "step", "x", "median", "low", "high"),
@@ -219,10 +271,11 @@ def _lines(view: View, metric: str) -> dict[str, Any]:
     )
 
 
-def _theory(view: View, chalk: str, thin: str | None, floor: str | None) -> dict[str, Any]:
+def _theory(view: View, curves: Sequence[Curve], thin: str | None, floor: str | None) -> dict[str, Any]:
     parts: list[tuple[Any, ...]] = []
-    for label, run in view.runs.items():
-        wanted = [(chalk, None), *(((thin, THIN), (floor, FLOOR)) if label == view.focus_label else ())]
+    for index, curve in enumerate(curves):
+        label, run = curve.label, curve.run
+        wanted = [(curve.chalk, None), *(((thin, THIN), (floor, FLOOR)) if index == 0 else ())]
         for name, kind in wanted:
             value = run.prediction.prediction.get(name) if name else None
             if value is None or name is None:
@@ -255,18 +308,19 @@ def _neighbours(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return touching
 
 
-def _now(view: View, metric: str) -> dict[str, Any]:
-    """The point of each run at each frame of the run in focus (runs that are shorter wait at their end)."""
+def _now(view: View, curves: Sequence[Curve]) -> dict[str, Any]:
+    """The point of each curve at each frame of the run in focus (runs that are shorter wait at their end)."""
     frames = view.focus.trace.frame_step
     parts = []
-    for label, run in view.runs.items():
+    for curve in curves:
+        run = curve.run
         at = np.searchsorted(run.trace.step, np.minimum(frames, run.trace.step[-1]), side="right") - 1
         x = x_of(view, run)[at]
-        value = np.where(_shown(view, x), _quantile(run.trace.series[metric], 0.5)[at], np.nan)
+        value = np.where(_shown(view, x), _quantile(run.trace.series[curve.metric], 0.5)[at], np.nan)
         parts.append(
             (
                 np.arange(len(frames)),
-                np.full(len(frames), label, dtype=object),
+                np.full(len(frames), curve.label, dtype=object),
                 np.where(np.isnan(value), np.nan, x),
                 value,
             )
@@ -280,10 +334,16 @@ def _shown(view: View, x: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _overlay_spec(
-    view: View, quantity: Quantity, domain: tuple[float, float], labels: list[str], kinds: list[str]
+    view: View,
+    quantity: Quantity,
+    y_title: str,
+    domain: tuple[float, float],
+    curves: Sequence[Curve],
+    kinds: list[str],
 ) -> dict[str, Any]:
     words, log_x = x_axis(view)
-    xs = [x_of(view, run) for run in view.runs.values()]
+    labels = [curve.label for curve in curves]
+    xs = [x_of(view, curve.run) for curve in curves]
     start = min(float(np.min(x[x > 0], initial=np.inf)) for x in xs) if log_x else 0.0
     end = max(float(np.nanmax(x)) for x in xs)
     log_y = quantity.scale == "log"
@@ -292,17 +352,24 @@ def _overlay_spec(
     x_ticks: dict[str, Any] = {"values": _decades(start, end)} if log_x else {"tickCount": 6}
     y_ticks = _powers(_decades(*domain)) if log_y else {"tickCount": 6, "format": "~g"}
     x = alt.X("x:Q", title=words, scale=x_scale, axis=alt.Axis(format=",.0f" if view.x in X_AXES else "~g", **x_ticks))
-    y = {"scale": y_scale, "axis": alt.Axis(**y_ticks), "title": quantity.label}
-    colour = alt.Color("run:N", sort=labels, scale=_named(labels, PALETTE), legend=legend(labels))
-    dash = alt.StrokeDash(
-        "kind:N", sort=kinds, scale=_named(kinds, [_DASHES[k] for k in kinds]), legend=legend(kinds, "bottom")
-    )
+    y = {"scale": y_scale, "axis": alt.Axis(**y_ticks), "title": y_title}
+    hues = [PALETTE[curve.hue % len(PALETTE)] for curve in curves]
+    colour = alt.Color("run:N", sort=labels, scale=_named(labels, hues), legend=legend(labels))
+    # Where lines have styles these share a scale with the dashes of theory, and the legend of the latter names those
+    # that colour does not tell apart.
+    styles = {curve.label: STYLES[curve.style % len(STYLES)] for curve in curves if any(c.style for c in curves)}
+    dashed = styles | {kind: _DASHES[kind] for kind in kinds}
+    told = (kinds if len(set(hues)) == len(hues) else list(dashed)) if styles else None
+    named = None if told == [] else legend(list(dashed) if told is None else told, "bottom", told)
+    dashes = {"sort": list(dashed), "scale": _named(list(dashed), list(dashed.values())), "legend": named}
+    style = (alt.StrokeDash("run:N", **dashes),) if styles else ()
+    dash = alt.StrokeDash("kind:N", **dashes)
     inks = _named(kinds, [_INKS[k] for k in kinds])
     widths = _named(kinds, [_WIDTHS[k] for k in kinds])
     lines, theory, now = (alt.Chart(alt.NamedData(name)) for name in ("lines", "theory", "now"))
     layers = [
         lines.mark_area(opacity=0.18, clip=True).encode(x, alt.Y("low:Q", **y), alt.Y2("high:Q"), colour),
-        lines.mark_line(strokeWidth=2.2, clip=True).encode(x, alt.Y("median:Q", **y), colour),
+        lines.mark_line(strokeWidth=2.2, clip=True).encode(x, alt.Y("median:Q", **y), colour, *style),
     ]
     if kinds:
         layers.append(
@@ -320,10 +387,16 @@ def _overlay_spec(
     return finish(chart)
 
 
-def legend(words: Sequence[str], orient: Literal["top", "bottom"] = "top") -> alt.Legend:
-    """A legend above or below the picture, of strokes that can be told apart, in two columns if a phone has room."""
+def legend(
+    words: Sequence[str], orient: Literal["top", "bottom"] = "top", values: Sequence[str] | None = None
+) -> alt.Legend:
+    """A legend above or below the picture, of strokes that can be told apart, in two columns if a phone has room.
+
+    `words` are those that it may show; `values`, if given, those that it shows alone.
+    """
     widths = [max(map(len, words[start::2]), default=0) for start in (0, 1)]
     return alt.Legend(
+        values=alt.Undefined if values is None else list(values),
         title=None,
         orient=orient,
         columns=2 if sum(widths) <= 36 else 1,

@@ -281,6 +281,7 @@ def _describe(lab: Lab, options: Any) -> None:
     _print_table([{k: row[k] for k in ("id", "title", "notice")} for row in described["presets"]])
     print("\nClaims")
     _print_table([{k: row[k] for k in ("id", "statement", "source")} for row in described["claims"]])
+    print(f"\n{paper.bibtex.strip()}")
 
 
 def _predict(lab: Lab, options: Any) -> None:

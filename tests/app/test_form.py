@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from app.frame.form import label_of, log_grid, slider_range
+from app.frame.form import label_of, log_grid, offered, slider_range
 from sims.engine import BadInput, all_labs, get_lab
 
 LABS = all_labs()
@@ -81,6 +81,19 @@ def test_a_logarithmic_grid_is_sorted_and_holds_its_ends_and_any_value(field):
         for v in grid:
             assert field.ge is None or field.ge <= v
             assert v <= field.le
+
+
+@pytest.mark.parametrize("lab", LABS, ids=lambda lab: lab.id)
+def test_a_logarithmic_slider_of_whole_numbers_offers_what_is_accepted(lab):
+    for preset in lab.presets:
+        params = lab.focus(preset)
+        for name in params.active():
+            field = params.fields()[name]
+            if field.kind == "int" and field.scale == "log" and field.live is not None:
+                values = offered(params, name)
+                assert len(values) > 1 and getattr(params, name) in values
+                for value in values:
+                    assert getattr(params.replace(**{name: value}), name) == value
 
 
 @pytest.mark.parametrize("field", NUMBERS)

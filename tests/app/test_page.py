@@ -262,6 +262,24 @@ def test_the_projector_mode_comes_from_the_address_and_has_a_way_out():
     assert app.button(key="projector").label == "Projector mode"
 
 
+def test_the_race_of_the_xor_page_is_run_when_asked_for(monkeypatch):
+    from app.labs import xor_grokking
+
+    monkeypatch.setattr(xor_grokking, "_RACE_DIMS", (2000, 10**9))
+    app = opened("xor_grokking", v="1", preset="textbook", n_train="40", n_test="40", steps="20")
+    assert app.button_group(key="x/xor_grokking").value == "log_step", "the axis that its page opens with"
+    before = len(app.table)
+    app.button(key="race").click().run()
+    assert_sound(app)
+    assert len(app.table) == before + 1
+    (race,) = [table.value for table in app.table if "dimension p" in table.value.columns]
+    assert race["dimension p"].tolist() == ["2,000", "1,000,000,000"]
+    assert race["brute force, ms"].tolist()[1] == "does not fit" and float(race["Gram space, ms"][0]) > 0
+    with xor_grokking._RACE:
+        app.button(key="race").click().run()
+        assert any("Somebody else is timing" in box.value for box in app.info)
+
+
 # -- what can go wrong ------------------------------------------------------------------------------------------
 
 

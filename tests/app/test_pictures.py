@@ -10,7 +10,18 @@ import pytest
 import vl_convert
 
 from app.frame.page import lab_module
-from app.frame.pictures import CLAIMED, FLOOR, PALETTE, THIN, UNCLAIMED, band_words, overlay, overlay_preview
+from app.frame.pictures import (
+    CLAIMED,
+    FLOOR,
+    PALETTE,
+    STYLES,
+    THIN,
+    UNCLAIMED,
+    Curve,
+    band_words,
+    overlay,
+    overlay_preview,
+)
 from app.frame.player import PAPER, pack
 from app.frame.runs import View
 from app.frame.state import PageState, of_preset
@@ -263,6 +274,35 @@ def test_what_is_recorded_so_far_can_be_drawn_from_the_first_moment():
         assert vl_convert.vegalite_to_svg({**spec, "data": {"values": values}}).startswith("<svg")
 
 
+def test_several_series_are_told_apart_by_colour_and_style():
+    alone = preset_view("label_noise", "too_few_samples")
+    drawn = overlay(alone, ["test_error", "train_loss"], id="e", title="t", y_title="both")
+    names = [LAB.quantity(name).label for name in ("test_error", "train_loss")]
+    for name, metric in zip(names, ("test_error", "train_loss"), strict=True):
+        line = rows(drawn.data["lines"], run=name)
+        kept = np.isin(alone.focus.trace.step, line["step"])
+        median = np.quantile(alone.focus.trace.series[metric], 0.5, axis=0)
+        np.testing.assert_array_equal(line["median"], median[kept])
+    text = str(drawn.spec)
+    assert PALETTE[0] in text and PALETTE[1] in text and str(STYLES[1]) in text and "both" in text
+    assert vl_convert.vegalite_to_svg(drawn.on_paper("")).startswith("<svg")
+
+    many = preset_view("label_noise", "shape_matters")
+    drawn = overlay(many, ["test_error", "train_loss"], id="e", title="t")
+    assert len(set(drawn.data["lines"]["run"])) == 2 * len(many.runs)
+    (scale,) = {str(layer["encoding"]["color"]["scale"]["range"]) for layer in drawn.spec["layer"][:2]}
+    assert scale == str([hue for hue in PALETTE[: len(many.runs)] for _ in range(2)])
+
+
+def test_a_curve_is_drawn_with_its_own_chalk_or_none():
+    view = preset_view("label_noise", "too_few_samples")
+    bare = overlay(view, [Curve("bare", view.focus, "test_error", None)], id="e", title="t")
+    assert set(bare.data) == {"lines"} and "theory" not in bare.alt
+    chalked = overlay(view, [Curve("chalked", view.focus, "test_error", "test_error")], id="e", title="t")
+    assert len(chalked.data["theory"]["value"]) > 0
+    assert str(STYLES[1]) not in str(chalked.spec), "one style alone needs no mention"
+
+
 # -- label noise ------------------------------------------------------------------------------------------------
 
 
@@ -300,3 +340,92 @@ def test_the_recovery_curve_is_drawn_from_its_own_runs():
     assert dots["rate"].tolist() == [run.metrics["recovered"].mean for run in runs.values()]
     assert np.all((dots["low"] <= dots["rate"]) & (dots["rate"] <= dots["high"]))
     assert vl_convert.vegalite_to_svg(recovery.on_paper("")).startswith("<svg")
+
+
+# -- XOR clusters -----------------------------------------------------------------------------------------------
+
+
+def picture(view, name):
+    return next(picture for picture in pictures_of(view) if picture.id == name)
+
+
+def test_one_half_after_one_step_is_marked_where_it_is_predicted():
+    view = preset_view("xor_grokking", "textbook", "log_step")
+    drawn = picture(view, "accuracy")
+    assert drawn.data["half"] == {"x": [1.0], "value": [view.focus.prediction.prediction["step_one_test_accuracy"]]}
+    assert set(drawn.data["lines"]["run"]) == {"fresh test points", "training labels", "flipped labels"}
+    assert "after one step 100 % of the training labels are fitted, 100 % of the flipped ones" in drawn.alt
+
+
+def test_the_test_accuracy_of_other_runs_is_drawn_beside():
+    state = of_preset(get_lab("xor_grokking"), "textbook")
+    other = state.focus.replace(n_train=40, n_test=400, steps=20)
+    view = view_of("xor_grokking", PageState(state.preset, state.focus, {"forty samples": other}))
+    drawn = picture(view, "accuracy")
+    line = rows(drawn.data["lines"], run="forty samples: test points")
+    median = np.median(view.runs["forty samples"].trace.series["test_accuracy"], axis=0)
+    np.testing.assert_array_equal(line["median"], median)
+
+
+def test_neurons_and_map_fill_their_pictures_at_every_step_and_keep_their_signs():
+    view = preset_view("xor_grokking", "textbook")
+    run = view.focus
+    frames = picture(view, "neurons").frames["neurons"]
+    count = len(run.trace.frame_step)
+    both = np.stack([frames["x"], frames["y"]], axis=-1).reshape(count, -1, 2)
+    np.testing.assert_allclose(np.abs(both).max(axis=(1, 2)), 1.0, rtol=1e-12)
+    true = run.trace.frames["neurons"]
+    assert np.array_equal(np.sign(both), np.sign(true))
+    positive = run.trace.finals["neuron_signs"][0] > 0
+    assert np.array_equal(frames["kind"].reshape(count, -1)[-1] == "output +", positive)
+    cells = picture(view, "decision_map").frames["map"]
+    last = rows(cells, frame=count - 1)
+    corner = np.argmin(last["x"] + last["y"])
+    assert np.sign(last["output"][corner]) == np.sign(run.trace.frames["decision_map"][-1, 0, 0])
+    at_mean = np.hypot((last["x"] + last["x2"]) / 2 - 1.0, (last["y"] + last["y2"]) / 2) < 1e-9
+    assert last["output"][at_mean][0] > 0, "the first mean has label +1"
+
+
+def test_the_cross_is_grey_where_the_theorem_assumes_what_is_not_so():
+    for preset, ink in (("textbook", "$text"), ("lazy_init", "$muted")):
+        drawn = picture(preset_view("xor_grokking", preset), "neurons")
+        assert drawn.spec["layer"][0]["mark"]["color"] == ink
+        assert ("grey" in drawn.note) == (ink == "$muted")
+
+
+def test_clusters_of_random_labels_are_drawn_with_their_margins():
+    view = preset_view("xor_grokking", "bad_luck")
+    drawn = picture(view, "clusters")
+    table, run = drawn.data["clusters"], view.focus
+    assert len(table["margin"]) == 4 * run.trace.replicates
+    agree = np.mean((table["accuracy"] > 0.5) == (table["margin"] > 0))
+    assert agree == pytest.approx(run.metrics["rule_agreement"].mean)
+    assert all(p.id != "clusters" for p in pictures_of(preset_view("xor_grokking", "textbook")))
+
+
+def test_zones_and_contours_of_the_phase_diagram_agree():
+    """Left of the line of 75 percent no zone is benign, right of that of 97 percent hardly any is catastrophic."""
+    drawn = picture(preset_view("xor_grokking", "textbook"), "phases")
+    zones, lines = drawn.data["zones"], drawn.data["contours"]
+    middle = {name: np.sqrt(zones[name] * zones[f"{name}2"]) for name in ("signal", "n")}
+    for accuracy, forbidden, side in ((0.75, "benign", -1), (0.97, "catastrophic", 1)):
+        line = {name: lines[name][lines["accuracy"] == accuracy] for name in ("n", "signal")}
+        order = np.argsort(line["n"], kind="stable")
+        at = np.interp(middle["n"], line["n"][order], line["signal"][order])
+        beyond = side * (middle["signal"] - at) > 0
+        assert beyond.any() and forbidden not in set(zones["zone"][beyond])
+    assert set(lines["kind"]) == {CLAIMED, UNCLAIMED}
+
+
+@pytest.mark.slow
+def test_the_phase_diagram_is_filled_with_its_own_runs():
+    view = preset_view("xor_grokking", "textbook")
+    wanted = picture(view, "phases").needs
+    runs = {run_of("xor_grokking", params).key: run_of("xor_grokking", params) for params in wanted}
+    full = View(view.lab, view.state, view.runs, fetched={**view.fetched, **runs})
+    drawn = picture(full, "phases")
+    assert len(drawn.data["cells"]["accuracy"]) == len(wanted) == 20
+    weak = rows(drawn.data["cells"], signal=0.5)["accuracy"]
+    strong = rows(drawn.data["cells"], signal=4.0)["accuracy"]
+    assert np.all(strong > 0.97) and np.all(weak < 0.65)
+    assert vl_convert.vegalite_to_svg(drawn.on_paper("")).startswith("<svg")

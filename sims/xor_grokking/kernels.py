@@ -1,0 +1,294 @@
+"""Gradient descent on the hidden layer of a ReLU network, in the space of inner products.
+
+The network ``f(x) = sum_j a_j relu(<w_j, x>)`` is trained by full-batch gradient descent on the mean logistic
+loss. Every update is a sum of training points, so that ``w_j(t) = w_j(0) + sum_i C_ji x_i`` and nothing of the
+p-dimensional weights is needed beyond ``H = W X^T`` and C:
+
+    f = a relu(H),    g_i = 1/(1 + exp(y_i f_i)),    D_ji = (alpha/n) a_j 1[H_ji > 0] y_i g_i,
+    C += D,    H += D K,    K = X X^T,
+
+an exact identity: 2 m n^2 operations a step, none that grows with p. A test point's output is
+``a relu(T0 + C Kx)`` with its own inner products T0 with the start and Kx with the training points.
+Model: Xu, Wang, Frei, Vardi, Hu, "Benign Overfitting and Grokking in ReLU Networks for XOR Cluster Data",
+ICLR 2024.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+SERIES = (
+    "train_accuracy",
+    "test_accuracy",
+    "flipped_label_accuracy",
+    "worst_cluster_accuracy",
+    "plus_mu1_accuracy",
+    "minus_mu1_accuracy",
+    "plus_mu2_accuracy",
+    "minus_mu2_accuracy",
+    "own_alignment",
+    "cross_alignment",
+    "train_loss",
+)
+STATUS = {"done": 0, "cancelled": 1}
+# Neurons updated, and test points evaluated, between two looks at the cancel flag.
+NEURONS, POINTS = 64, 256
+
+DONE = STATUS["done"]
+CANCELLED = STATUS["cancelled"]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def outputs(a, H, f):
+    """f_i = sum_j a_j relu(H_ji), added neuron by neuron."""
+    m, n = H.shape
+    for i in range(n):
+        f[i] = 0.0
+    for j in range(m):
+        sign, row = a[j], H[j]
+        for i in range(n):
+            f[i] += sign * (row[i] if row[i] > 0.0 else 0.0)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def pulls(y, f, pull):
+    """pull_i = y_i g_i with g_i = 1/(1 + exp(y_i f_i)), without overflow; return the largest g_i."""
+    largest = 0.0
+    for i in range(y.size):
+        margin = y[i] * f[i]
+        if margin >= 0.0:
+            small = math.exp(-margin)
+            g = small / (1.0 + small)
+        else:
+            g = 1.0 / (1.0 + math.exp(margin))
+        pull[i] = y[i] * g
+        largest = max(largest, g)
+    return largest
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def mean_loss(y, f):
+    """Mean of log(1 + exp(-y_i f_i)), without overflow."""
+    total = 0.0
+    for i in range(y.size):
+        margin = y[i] * f[i]
+        total += math.log1p(math.exp(-abs(margin))) + max(-margin, 0.0)
+    return total / y.size
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def update(H, C, a, K, factor, pull, rate, D, moved, cancel):
+    """One step of C and H, a block of neurons at a time; return False if the cancel flag was seen.
+
+    D and moved (NEURONS, n) are scratch. A neuron's step depends on its own row alone, so blocks are free.
+    Where a factor (n, k) of K = factor factor^T is given (k > 0), it is used instead.
+    """
+    m, n = H.shape
+    for first in range(0, m, NEURONS):
+        if cancel[0] != 0:
+            return False
+        rows = min(NEURONS, m - first)
+        for j in range(rows):
+            scale = rate * a[first + j]
+            h, c, d = H[first + j], C[first + j], D[j]
+            for i in range(n):
+                d[i] = scale * pull[i] if h[i] > 0.0 else 0.0
+                c[i] += d[i]
+        if factor.shape[1] > 0:
+            np.dot(np.dot(D[:rows], factor), factor.T, moved[:rows])
+        else:
+            np.dot(D[:rows], K, moved[:rows])
+        for j in range(rows):
+            h, shift = H[first + j], moved[j]
+            for i in range(n):
+                h[i] += shift[i]
+    return True
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def test_outputs(a, C, cross, T0, f, cancel):
+    """f = a relu(T0 + C cross^T) at the test points; return False if the cancel flag was seen.
+
+    cross (points, n) and T0 (m, points): inner products with the training points and with the start.
+    """
+    m, points = T0.shape
+    for first in range(0, points, POINTS):
+        if cancel[0] != 0:
+            return False
+        last = min(first + POINTS, points)
+        grown = np.dot(C, cross[first:last].T)
+        block = f[first:last]
+        for i in range(last - first):
+            block[i] = 0.0
+        for j in range(m):
+            sign, row, start = a[j], grown[j], T0[j, first:last]
+            for i in range(last - first):
+                h = start[i] + row[i]
+                block[i] += sign * (h if h > 0.0 else 0.0)
+    return True
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def in_plane(C, plane, start_plane, weights):
+    """weights (m, 2) = coordinates of the neurons along the two means: the start's plus C times the points'."""
+    m, n = C.shape
+    for j in range(m):
+        along1, along2 = start_plane[j, 0], start_plane[j, 1]
+        for i in range(n):
+            along1 += C[j, i] * plane[i, 0]
+            along2 += C[j, i] * plane[i, 1]
+        weights[j, 0] = along1
+        weights[j, 1] = along2
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def norms_sq(C, H, H0, start_norm_sq, found):
+    """|w_j|^2 = |w_j(0)|^2 + <C_j, H0_j + H_j>, since H - H0 = C K."""
+    m, n = C.shape
+    for j in range(m):
+        total = start_norm_sq[j]
+        for i in range(n):
+            total += C[j, i] * (H0[j, i] + H[j, i])
+        found[j] = total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def alignments(a, weights, norm_sq):
+    """Mean |cos| of the neurons with their own mean (mu1 for a_j > 0, else mu2) and with the other one."""
+    own, cross = 0.0, 0.0
+    for j in range(a.size):
+        length = math.sqrt(norm_sq[j])
+        mine = 0 if a[j] > 0.0 else 1
+        own += abs(weights[j, mine]) / length
+        cross += abs(weights[j, 1 - mine]) / length
+    return own / a.size, cross / a.size
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def decision_map(a, weights, norm_sq, grid, values):
+    """values[k, l] = E f at (grid[l], grid[k]) along the two means, over the noise in all other directions.
+
+    A neuron's part is E relu(N(b, s^2)) = b Phi(b/s) + s phi(b/s), with s the norm of its part outside the plane.
+    """
+    size = grid.size
+    for k in range(size):
+        for col in range(size):
+            values[k, col] = 0.0
+    for j in range(a.size):
+        along1, along2 = weights[j, 0], weights[j, 1]
+        s = math.sqrt(max(norm_sq[j] - along1 * along1 - along2 * along2, 0.0))
+        for k in range(size):
+            for col in range(size):
+                b = along1 * grid[col] + along2 * grid[k]
+                if s > 0.0:
+                    z = b / s
+                    density = math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+                    values[k, col] += a[j] * (0.5 * b * math.erfc(-z / math.sqrt(2.0)) + s * density)
+                else:
+                    values[k, col] += a[j] * max(b, 0.0)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def dead_sign(a, H):
+    """Whether all neurons of one output sign are silent on every training point, and so never move again."""
+    alive_plus, alive_minus = False, False
+    for j in range(a.size):
+        for i in range(H.shape[1]):
+            if H[j, i] > 0.0:
+                if a[j] > 0.0:
+                    alive_plus = True
+                else:
+                    alive_minus = True
+                break
+    return not (alive_plus and alive_minus)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def simulate(
+    a, y, flipped, K, factor, H, C, cross, T0, quadrant, plane, start_plane, start_norm_sq, rate, mu, steps,
+    record_at, frame_at, neurons, grid, maps, cancel, progress, records,
+):  # fmt: skip
+    """Train for ``steps`` steps; return (status, largest g at step one).
+
+    a (m,)               output weights +-1/sqrt(m)
+    y, flipped (n,)      observed labels +-1; whether they differ from the clean ones
+    K (n, n)             inner products of the training points; factor (n, k): of K, or k = 0
+    H, C (m, n)          W(0) X^T and zeros in, the last ones out
+    cross (points, n), T0 (m, points)  inner products of the test points with training points and with W(0)
+    quadrant (points,)   cluster of each test point: 0, 1 have label +1, 2, 3 label -1
+    plane (n, 2), start_plane (m, 2)   coordinates along the two means of the points and of W(0)
+    start_norm_sq (m,)   |w_j(0)|^2
+    rate                 alpha/n; mu: norm of the means
+    record_at (T,), frame_at (F,)  increasing steps; records (11, T): the rows are SERIES, out
+    neurons (F, k, 2)    <w_j, mu_c> of the first k neurons, out; maps (F, size, size): see decision_map, out
+    cancel, progress     uint8[1] in, int64[1] out
+
+    What is recorded at step t is measured after t updates. Where no label is flipped flipped_label_accuracy is 1,
+    where a cluster has no test points its accuracy is 1. A cancelled run leaves NaN in what it did not reach.
+    """
+    m, n = H.shape
+    H0 = H.copy()
+    f, pull = np.empty(n), np.empty(n)
+    D, moved = np.empty((min(NEURONS, m), n)), np.empty((min(NEURONS, m), n))
+    f_test = np.empty(cross.shape[0])
+    weights, norm_sq = np.empty((m, 2)), np.empty(m)
+    recorded, framed, largest = 0, 0, 0.5
+    records[:, :] = np.nan
+    neurons[:, :, :] = np.nan
+    maps[:, :, :] = np.nan
+
+    for t in range(steps + 1):
+        progress[0] = t
+        if cancel[0] != 0:
+            return CANCELLED, largest
+        outputs(a, H, f)
+        g = pulls(y, f, pull)
+        if t == 1:
+            largest = g
+
+        record = recorded < record_at.size and record_at[recorded] == t
+        frame = framed < frame_at.size and frame_at[framed] == t
+        if record or frame:
+            in_plane(C, plane, start_plane, weights)
+            norms_sq(C, H, H0, start_norm_sq, norm_sq)
+        if frame:
+            for j in range(neurons.shape[1]):
+                neurons[framed, j, 0] = mu * weights[j, 0]
+                neurons[framed, j, 1] = mu * weights[j, 1]
+            decision_map(a, weights, norm_sq, grid, maps[framed])
+            framed += 1
+        if record:
+            if not test_outputs(a, C, cross, T0, f_test, cancel):
+                return CANCELLED, largest
+            _record(y, f, flipped, f_test, quadrant, records[:, recorded])
+            records[8, recorded], records[9, recorded] = alignments(a, weights, norm_sq)
+            recorded += 1
+        if t < steps and not update(H, C, a, K, factor, pull, rate, D, moved, cancel):
+            return CANCELLED, largest
+    return DONE, largest
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _record(y, f, flipped, f_test, quadrant, row):
+    """Write the accuracies and the loss of one step into its column of the records."""
+    n = y.size
+    fitted, flips, kept = 0, 0, 0
+    for i in range(n):
+        right = y[i] * f[i] > 0.0
+        fitted += right
+        flips += flipped[i]
+        kept += right and flipped[i]
+    count, hits = np.zeros(4, np.int64), np.zeros(4, np.int64)
+    for i in range(f_test.size):
+        q = quadrant[i]
+        count[q] += 1
+        hits[q] += f_test[i] > 0.0 if q < 2 else f_test[i] < 0.0
+    row[0] = fitted / n
+    row[1] = np.sum(hits) / f_test.size
+    row[2] = kept / flips if flips > 0 else 1.0
+    row[3] = 1.0
+    for q in range(4):
+        row[4 + q] = hits[q] / count[q] if count[q] > 0 else 1.0
+        row[3] = min(row[3], row[4 + q])
+    row[10] = mean_loss(y, f)
