@@ -280,7 +280,8 @@ def work(params: XorGrokkingParams) -> Work:
             "map": 1.0 * recorded * m * MAP_POINTS**2,
             "product": 2.0 * params.replicates * n**3,
             "replicate": 1.0 * params.replicates,
-            "strong_signal": 1.0,
+            # The limit of aligned neurons, drawn by the prediction where it speaks.
+            "strong_signal": float(params.label_sampler == "stratified" and params.signal > 0),
         },
         bytes=8.0
         * (
