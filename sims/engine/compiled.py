@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
-import threading
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOCATOR = "sims.engine.numba_locator.ContentLocator,IPythonCacheLocator"  # the latter for a notebook's own
-_PARSING = threading.Lock()  # CPython 3.11 counts the depth of a syntax tree for all threads together
+# The imports at the top of a file, found as text: CPython 3.11 counts the depth of a syntax tree for all threads
+# together, so that two threads that parse at the same time may fail.
+_COMMENT = re.compile(r"#.*")
+_IMPORT = re.compile(r"^import +(.+)$", re.MULTILINE)
+_FROM = re.compile(r"^from +(\.*)([\w.]*) +import +(\([^)]*\)|.+)$", re.MULTILINE)
 
 
 @cache
@@ -86,23 +90,22 @@ def closure(source: Path) -> set[Path]:
 
 
 def _imports(path: Path) -> set[Path]:
-    import ast
-
     package = path.relative_to(ROOT).parent.parts
-    modules: list[tuple[str, ...]] = []
-    with _PARSING:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            modules += [tuple(alias.name.split(".")) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            stem = (*base, *(node.module.split(".") if node.module else ()))
-            modules += [stem, *((*stem, alias.name) for alias in node.names)]
+    text = _COMMENT.sub("", path.read_text(encoding="utf-8"))
+    modules = [tuple(name.split(".")) for names in _IMPORT.findall(text) for name in _words(names)]
+    for dots, module, names in _FROM.findall(text):
+        base = package[: len(package) - len(dots) + 1] if dots else ()
+        stem = (*base, *(module.split(".") if module else ()))
+        modules += [stem, *((*stem, name) for name in _words(names))]
     candidates = (
         ROOT.joinpath(*parts).with_suffix(".py") for parts in modules if parts and parts[0] in ("sims", "theory")
     )
     return {candidate for candidate in candidates if candidate.is_file()}
+
+
+def _words(names: str) -> list[str]:
+    """What is imported, without the names that it is given."""
+    return [name.split()[0] for name in names.strip("() \n").split(",") if name.strip()]
 
 
 def sweep_stale() -> list[Path]:
