@@ -51,9 +51,10 @@ def lasting(lab: Lab, seconds: float, replicates: int = 1) -> Params:
     """A run estimated to simulate for so many seconds, as long as its steps allow."""
     if "steps" not in lab.params.fields():
         pytest.fail(f"say here how a long run of {lab.id} is made: it has no field `steps`")
-    few, many = (short(lab, steps=steps, replicates=replicates) for steps in (1000, 101_000))
-    a_step = (estimate(lab, many).seconds - estimate(lab, few).seconds) / 100_000
-    return short(lab, steps=min(int(seconds / a_step), int(lab.params.fields()["steps"].le)), replicates=replicates)
+    most = int(lab.params.fields()["steps"].le)
+    few, many = (short(lab, steps=steps, replicates=replicates) for steps in (1000, min(101_000, most)))
+    a_step = (estimate(lab, many).seconds - estimate(lab, few).seconds) / (many.steps - few.steps)
+    return short(lab, steps=min(int(seconds / a_step), most), replicates=replicates)
 
 
 # -- parameters ----------------------------------------------------------------------------------------------------
