@@ -3,7 +3,7 @@
 from . import compiled
 from .claims import Claim, Measured, Verdict
 from .errors import BadInput, Cancelled, ChalklineError, Problem, TooLarge, UnknownName
-from .execute import Metric, Run, RunMonitor, execute, predict
+from .execute import Metric, Run, RunMonitor, execute, predict, summarize
 from .lab import (
     About,
     Change,
@@ -60,5 +60,6 @@ __all__ = [
     "predict",
     "spread_steps",
     "stream_table",
+    "summarize",
     "thin",
 ]

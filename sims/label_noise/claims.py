@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import Claim, Measured
+from ..engine import Claim, Measured, summarize
 
 if TYPE_CHECKING:
     from ..engine import Run
@@ -38,11 +38,8 @@ _MEDIAN = 1.2533
 
 def _mean(values: Array) -> tuple[float, float | None]:
     """Mean and standard error over the finite entries; no error where there is but one."""
-    finite = np.asarray(values, dtype=np.float64)[np.isfinite(values)]
-    if len(finite) == 0:
-        return math.nan, None
-    error = float(np.std(finite, ddof=1)) / math.sqrt(len(finite)) if len(finite) > 1 else None
-    return float(np.mean(finite)), error
+    found = summarize(np.asarray(values, dtype=np.float64))
+    return math.nan if found.mean is None else found.mean, found.se
 
 
 def _median(values: Array) -> tuple[float, float | None]:
