@@ -307,7 +307,11 @@ def recovery(view: View) -> Picture:
     layers = [
         lines.mark_rule(strokeWidth=1.6).encode(
             x,
-            alt.StrokeDash("mark:N", title=None, scale=alt.Scale(domain=marks["mark"], range=[[7, 4], [2, 3]])),
+            alt.StrokeDash(
+                "mark:N",
+                scale=alt.Scale(domain=marks["mark"], range=[[7, 4], [2, 3]]),
+                legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=0),
+            ),
             color=alt.value("$muted"),
         ),
         table.mark_line(strokeDash=[7, 4], color="$text", strokeWidth=2.2).encode(x, y).transform_filter(chalked),
