@@ -55,7 +55,9 @@ def choose(backend: str | None = None, device: str | None = None, dtype: str | N
     if dtype not in DTYPES:
         raise UnknownName("dtype", dtype, DTYPES)
     if not (isinstance(device, str) and _DEVICE.fullmatch(device)):
-        raise BadInput(Problem("device", device, "it must be cpu, cuda, or cuda:0, cuda:1, ...", "Leave it out for cpu."))
+        raise BadInput(
+            Problem("device", device, "it must be cpu, cuda, or cuda:0, cuda:1, ...", "Leave it out for cpu.")
+        )
     if name == "numba" and device != "cpu":
         raise BadInput(Problem("device", device, "the backend numba computes on the cpu", "Set backend to torch."))
     if name == "numba" and dtype != "float64":
@@ -87,7 +89,9 @@ def full_scale(lab: Lab) -> FullScale:
     """The lab's `full_scale.py`, and torch with it. Raises BadInput where there is none."""
     if not has_full_scale(lab):
         allowed = f"{lab.id} has no full scale"
-        raise BadInput(Problem("backend", "torch", allowed, "Leave backend, device and dtype out to run it with numba."))
+        raise BadInput(
+            Problem("backend", "torch", allowed, "Leave backend, device and dtype out to run it with numba.")
+        )
     _torch()
     return cast(FullScale, importlib.import_module(f"sims.{lab.id}.full_scale"))
 
@@ -107,12 +111,10 @@ def require_memory(lab: Lab, params: Params, backend: Backend) -> float:
         return needed
     counts = range(params.replicates - 1, 0, -1)
     fits = next((count for count in counts if module.batch_bytes(params, count, backend.dtype) <= free), 0)
-    way_out = (
-        f"At most {fits} replicates fit at once: {command_line(lab, params.replace(replicates=fits))} {flags(backend)}, "
-        "then further ones with --first-replicate."
-        if fits
-        else "Not one replicate fits: choose smaller sizes."
-    )
+    way_out = "Not one replicate fits: choose smaller sizes."
+    if fits:
+        part = f"{command_line(lab, params.replace(replicates=fits))} {flags(backend)}"
+        way_out = f"At most {fits} replicates fit at once: {part}, then further ones with --first-replicate."
     raise TooLarge(
         f"This run would take {describe_bytes(needed)} on {backend.device}, where {describe_bytes(free)} may be used. "
         f"{way_out}"
@@ -128,7 +130,9 @@ def free_memory(device: str) -> float:
     """Bytes that a run may take on a device: four fifths of what is free now."""
     if device == "cpu":
         return available_memory()
-    free, _ = _torch().cuda.mem_get_info(device)
+    torch = _torch()
+    torch.cuda.empty_cache()  # what torch keeps for later counts as free
+    free, _ = torch.cuda.mem_get_info(device)
     return 0.8 * float(free)
 
 

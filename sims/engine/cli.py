@@ -191,12 +191,29 @@ def _ledger(command: Any) -> None:
             "expected",
         )
         _print_table([{name: row[name] for name in columns} for row in rows])
+        confirmed = [row for lab in labs for row in ledger.confirmed(lab.id)]
+        if confirmed:
+            print("\nNewest confirmations")
+            columns = ("lab", "experiment", "id", "predicted", "measured", "verdict", "scale", "device", "date")
+            _print_table([{name: row[name] for name in columns} for row in confirmed])
     if surprising:
         lines = [
             f"{r['lab']}/{r['preset']}/{r['id']}: {r['verdict']}, expected {r['expected']}. {r['reason']}"
             for r in surprising
         ]
         raise CheckFailed("\n".join(lines))
+
+
+def _confirm(command: Any) -> None:
+    from .cli_confirm import confirm, rows, surprises
+
+    reports = confirm(command, _say)
+    if command.json:
+        _print_json(reports)
+    else:
+        _print_table([row for report in reports for row in rows(report)])
+    if surprises(reports):
+        raise CheckFailed("\n".join(surprises(reports)))
 
 
 def _warm(command: Any) -> None:
@@ -250,6 +267,17 @@ _PLAIN = {
         (
             Option("labs", "Labs; all where none is given.", "words"),
             Option("quick", "Only claims estimated under 2 s."),
+            _JSON,
+        ),
+    ),
+    "confirm": Command(
+        "Confirm labs by independent experiments, write docs/confirmations; exit 1 where a claim does not hold.",
+        _confirm,
+        (
+            Option("labs", "Labs; all that have a full scale where none is given.", "words"),
+            Option("scale", "small (minutes on a processor, the default) or full (a GPU).", "text"),
+            Option("device", "cpu (the default), cuda, or cuda:1 and the like.", "text"),
+            Option("out", "Folder of the reports; by default docs/confirmations.", "text"),
             _JSON,
         ),
     ),
@@ -330,9 +358,7 @@ def _run(lab: Lab, options: Any) -> None:
             if not options.json:
                 _say(f"{label or lab.id}: {expected} expected")
         progress = None if options.json else _progress(label or lab.id)
-        results[label] = execute(
-            lab, params, store=store, fresh=options.fresh, on_progress=progress, backend=backend
-        )
+        results[label] = execute(lab, params, store=store, fresh=options.fresh, on_progress=progress, backend=backend)
     if options.json:
         contents = {label: run.as_dict() for label, run in results.items()}
         _print_json(contents if options.beside else contents[""])

@@ -189,9 +189,7 @@ def execute(
 def restored(lab: Lab, params: Params, stored: Stored, backend: Backend = NUMBA) -> Run:
     """The run of a stored trace, with what the present theory says of it."""
     key, theory, made, wall = str(stored.manifest["key"]), predict(lab, params), stored.provenance, stored.wall_s
-    return _complete(
-        lab, params, stored.trace, theory, key, provenance=made, wall_s=wall, cached=True, backend=backend
-    )
+    return _complete(lab, params, stored.trace, theory, key, provenance=made, wall_s=wall, cached=True, backend=backend)
 
 
 def _complete(

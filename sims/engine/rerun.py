@@ -143,7 +143,11 @@ def _compare_bands(run: Run, manifest: Mapping[str, Any], same_bits: bool) -> Ou
     if same_bits:
         return Outcome(run, "C", True, 0.0, f"Grade C ({words}): and yet bit for bit the same.")
     largest = max(
-        (_apart(run.metrics[name], metric) for name, metric in manifest["metrics"].items() if name in run.metrics),
+        (
+            _apart(run.metrics[name], metric)
+            for name, metric in manifest.get("metrics", {}).items()
+            if name in run.metrics
+        ),
         default=float("inf"),
     )
     agrees = largest <= 1.0
