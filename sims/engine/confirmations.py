@@ -230,7 +230,7 @@ def _experiment(lab: Lab, one: Confirmation, device: str, partial: Path, say: Ca
         if part in done:
             continue
         say(f"{lab.id} / {one.id}: {part}")
-        place = Place(device, folder / _STATE, f"{identity}/{part}")
+        place = Place(device, folder / _STATE, f"{identity}/{part}", KEEP_SECONDS)
         resumed = place.begun() is not None
         start = time.perf_counter()
         found = one.run(one.settings, part, place)
