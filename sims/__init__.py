@@ -32,7 +32,17 @@ __all__ = [
 ]
 
 
-def run(lab: str, preset: str | None = None, *, fresh: bool = False, store: bool = True, **params: Any) -> Run:
+def run(
+    lab: str,
+    preset: str | None = None,
+    *,
+    fresh: bool = False,
+    store: bool = True,
+    backend: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    **params: Any,
+) -> Run:
     """Run a lab and keep the result, or return the stored run of the same key.
 
     Args:
@@ -40,16 +50,21 @@ def run(lab: str, preset: str | None = None, *, fresh: bool = False, store: bool
         preset: start from the run in focus of this preset instead of from the defaults.
         fresh: compute although the run is stored.
         store: False keeps nothing and looks nothing up.
+        backend, device, dtype: what to compute with; by default "numba", "cpu", "float64". Labs with a full scale
+            also run with "torch", on "cpu" or "cuda", in "float64" or "float32".
         params: fields of the lab's params.
 
     Raises:
-        BadInput: an unknown lab, preset or field, or a value that is not allowed.
+        BadInput: an unknown lab, preset or field, a value that is not allowed, or a backend that is not here.
+        TooLarge: it does not fit into the memory of the device.
         StoreError: the run store cannot be written.
     """
+    from .engine.backends import choose
     from .engine.store import Store
 
     found, chosen = _choose(lab, preset, params)
-    return execute(found, chosen, store=Store() if store else None, fresh=fresh)
+    kept = Store() if store else None
+    return execute(found, chosen, store=kept, fresh=fresh, backend=choose(backend, device, dtype))
 
 
 def predict(lab: str, preset: str | None = None, **params: Any) -> Prediction:

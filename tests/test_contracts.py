@@ -355,7 +355,8 @@ def test_a_second_process_compiles_nothing_and_loads_no_page(lab):
 LIGHT = """
 import sys
 from sims.engine import cli
-for command in (["list", "--json"], ["--help"], ["run", "--help"], ["run", sys.argv[1], "--help"]):
+looks = (["list", "--json"], ["--help"], ["run", "--help"], ["run", sys.argv[1], "--help"], ["confirm", "--help"])
+for command in looks:
     if cli.main(command) != 0:
         sys.exit(1)
 heavy = ("numba", "scipy", "pandas", "pyarrow", "torch", "altair", "streamlit", "matplotlib")

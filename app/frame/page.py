@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from sims.engine import BadInput, Lab, Params, TooLarge, get_lab
+from sims.engine import BadInput, Lab, Params, TooLarge, confirmations, get_lab
 from sims.engine.budget import describe_seconds
 from sims.engine.jobs import Job
 from sims.engine.params import Value, canonical_json
@@ -97,6 +97,7 @@ def lab_page(lab_id: str) -> None:
     view = View(lab, state, finished, x=x, details=details, present=look.presenting())
     pictures = _pictures(module, view)
     _draw(view, pictures)
+    _confirmed(lab)
     if story.experiment is not None:
         story.experiment(view)
 
@@ -281,6 +282,13 @@ def _draw(view: View, pictures: Sequence[Picture]) -> None:
         _, missing = fetch(view.lab, picture.needs)
         if missing:
             _offer(view.lab, picture, missing)
+
+
+def _confirmed(lab: Lab) -> None:
+    """One line about the newest confirmation of the lab, if there is one."""
+    report = confirmations.newest(lab.id)
+    if report is not None:
+        st.caption(escape(confirmations.sentence(report)))
 
 
 def _offer(lab: Lab, picture: Picture, missing: list[Params]) -> None:

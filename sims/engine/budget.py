@@ -70,6 +70,16 @@ def require(lab: Lab, params: Params, seconds: float = math.inf, bytes: float = 
     )
 
 
+def available_memory() -> float:
+    """Bytes that a run may take: four fifths of what is free now; unlimited where that cannot be read."""
+    info = Path("/proc/meminfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable"):
+                return 0.8 * 1024 * float(line.split()[1])
+    return math.inf
+
+
 def command_line(lab: Lab, params: Params) -> str:
     """The command that repeats a run with these params."""
     flags = [f"--{name.replace('_', '-')} {text}" for name, text in params.texts().items()]

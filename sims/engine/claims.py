@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from .execute import Run
@@ -25,6 +25,17 @@ class Measured:
     error: float | None
     tolerance: float
     note: str = ""
+
+
+class Sentence(Protocol):
+    """The words of a claim."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def statement(self) -> str: ...
+    @property
+    def source(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -78,8 +89,11 @@ def judge(claim: Claim, runs: Sequence[Run]) -> Verdict:
         broken = claim.assumes(run.params)
         if broken:
             return unjudged(claim, "outside", broken)
-    found = claim.judge(runs)
-    replicates = min(run.trace.replicates for run in runs)
+    return weigh(claim, claim.judge(runs), min(run.trace.replicates for run in runs))
+
+
+def weigh(claim: Sentence, found: Measured, replicates: int) -> Verdict:
+    """The verdict that follows from what a judge found on so many replicates."""
     gap = abs(found.measured - found.predicted)
     note = f" {found.note}" if found.note else ""
 
@@ -109,7 +123,7 @@ def judge(claim: Claim, runs: Sequence[Run]) -> Verdict:
     return verdict("fails", f"Measured and predicted differ by {gap:.3g}, beyond {found.tolerance:.3g}.")
 
 
-def unjudged(claim: Claim, word: Literal["outside", "undecided"], reason: str) -> Verdict:
+def unjudged(claim: Sentence, word: Literal["outside", "undecided"], reason: str) -> Verdict:
     """A verdict without numbers."""
     return Verdict(claim.id, claim.statement, claim.source, None, None, None, None, word, reason)
 

@@ -191,12 +191,29 @@ def _ledger(command: Any) -> None:
             "expected",
         )
         _print_table([{name: row[name] for name in columns} for row in rows])
+        confirmed = [row for lab in labs for row in ledger.confirmed(lab.id)]
+        if confirmed:
+            print("\nNewest confirmations")
+            columns = ("lab", "experiment", "id", "predicted", "measured", "verdict", "scale", "device", "date")
+            _print_table([{name: row[name] for name in columns} for row in confirmed])
     if surprising:
         lines = [
             f"{r['lab']}/{r['preset']}/{r['id']}: {r['verdict']}, expected {r['expected']}. {r['reason']}"
             for r in surprising
         ]
         raise CheckFailed("\n".join(lines))
+
+
+def _confirm(command: Any) -> None:
+    from .cli_confirm import confirm, rows, surprises
+
+    reports = confirm(command, _say)
+    if command.json:
+        _print_json(reports)
+    else:
+        _print_table([row for report in reports for row in rows(report)])
+    if surprises(reports):
+        raise CheckFailed("\n".join(surprises(reports)))
 
 
 def _warm(command: Any) -> None:
@@ -253,6 +270,17 @@ _PLAIN = {
             _JSON,
         ),
     ),
+    "confirm": Command(
+        "Confirm labs by independent experiments, write docs/confirmations; exit 1 where a claim does not hold.",
+        _confirm,
+        (
+            Option("labs", "Labs; all that have a full scale where none is given.", "words"),
+            Option("scale", "small (minutes on a processor, the default) or full (a GPU).", "text"),
+            Option("device", "cpu (the default), cuda, or cuda:1 and the like.", "text"),
+            Option("out", "Folder of the reports; by default docs/confirmations.", "text"),
+            _JSON,
+        ),
+    ),
     "warm": Command(
         "Compile every kernel for this processor, measure its rates, and compute each lab's default page.", _warm
     ),
@@ -303,11 +331,13 @@ def _predict(lab: Lab, options: Any) -> None:
 
 
 def _run(lab: Lab, options: Any) -> None:
-    from .budget import require
+    from .backends import choose, require_memory
+    from .budget import available_memory, describe_bytes, require
     from .execute import execute
-    from .keys import run_key
+    from .keys import NUMBA, run_key
     from .store import Store
 
+    backend = choose(options.backend, options.device, options.dtype)
     base = params_of(lab, options)
     chosen = {"": base}
     if options.beside:
@@ -320,12 +350,15 @@ def _run(lab: Lab, options: Any) -> None:
     store = None if options.no_store else Store()
     results = {}
     for label, params in chosen.items():
-        if store is None or options.fresh or not store.holds(run_key(lab, params)):
-            budget = require(lab, params, bytes=_available_memory())
+        if store is None or options.fresh or not store.holds(run_key(lab, params, backend)):
+            if backend == NUMBA:
+                expected = str(require(lab, params, bytes=available_memory()))
+            else:
+                expected = f"{describe_bytes(require_memory(lab, params, backend))} on {backend.device}"
             if not options.json:
-                _say(f"{label or lab.id}: {budget} expected")
+                _say(f"{label or lab.id}: {expected} expected")
         progress = None if options.json else _progress(label or lab.id)
-        results[label] = execute(lab, params, store=store, fresh=options.fresh, on_progress=progress)
+        results[label] = execute(lab, params, store=store, fresh=options.fresh, on_progress=progress, backend=backend)
     if options.json:
         contents = {label: run.as_dict() for label, run in results.items()}
         _print_json(contents if options.beside else contents[""])
@@ -349,6 +382,9 @@ _ABOUT_LAB = {
             Option("beside", "Run what the preset draws beside its focus, too."),
             Option("fresh", "Compute even if the run is stored."),
             Option("no_store", "Keep nothing and look nothing up."),
+            Option("backend", "What to compute with: numba, or torch where the lab has a full scale.", "text"),
+            Option("device", "With torch: cpu, cuda, or cuda:1 and the like.", "text"),
+            Option("dtype", "With torch: float64 or float32.", "text"),
             _JSON,
         ),
     ),
@@ -446,7 +482,9 @@ def _progress(label: str) -> Callable[[float], None]:
 def _print_run(run: Any) -> None:
     cached = " (stored)" if run.cached else ""
     print(f"{run.lab} version {run.version}, key {run.key}{cached}")
-    print(f"trace {run.trace_sha256}, grade {run.provenance['grade']}, {run.wall_s:.3g} s")
+    made = run.provenance
+    where = "" if made["backend"] == "numba" else f" ({made['backend']}, {made['device']}, {made['dtype']})"
+    print(f"trace {run.trace_sha256}, grade {made['grade']}{where}, {run.wall_s:.3g} s")
     if run.diverged:
         steps = sorted(stop.step for stop in run.trace.stopped if stop is not None)
         print(f"{run.diverged} of {run.trace.replicates} replicates diverged, the first at step {steps[0]}.")
@@ -479,13 +517,3 @@ def _short(value: Any) -> str:
 
 def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _available_memory() -> float:
-    """Bytes that a run may take: four fifths of what is free now; unlimited where that cannot be read."""
-    info = Path("/proc/meminfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("MemAvailable"):
-                return 0.8 * 1024 * float(line.split()[1])
-    return float("inf")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import claims as _claims
+from .backends import full_scale, require_memory
 from .errors import Cancelled
 from .keys import NUMBA, Backend, family_key, run_key
 from .lab import Lab, Prediction
@@ -142,6 +143,7 @@ def execute(
     workers: int | None = None,
     monitor: RunMonitor | None = None,
     on_progress: Callable[[float], None] | None = None,
+    backend: Backend = NUMBA,
 ) -> Run:
     """Run a lab, or fetch the stored run of the same key.
 
@@ -152,37 +154,42 @@ def execute(
         workers: threads that replicates are spread over; by default the process-wide pool of one per core.
         monitor: arrays through which the run is watched and cancelled.
         on_progress: called about ten times a second with the fraction done.
+        backend: what it is computed with; `backends.choose` makes one of words.
 
     Raises:
+        BadInput: the lab has no full scale, or the backend's device is not here.
         Cancelled: the monitor's cancel flag was set.
         StoreError: the store cannot be written, or holds a different trace under this key.
     """
-    key = run_key(lab, params)
+    key = run_key(lab, params, backend)
     if store is not None and not fresh:
         found = store.find(key)
         if found is not None:
-            return restored(lab, params, found)
+            return restored(lab, params, found, backend)
     if store is not None:
         store.require_writable()
+    if backend.name != NUMBA.name:
+        require_memory(lab, params, backend)
     single_threaded_blas()
     start = time.perf_counter()
     monitor = RunMonitor.allocate(lab, params) if monitor is None else monitor
     aside = _aside()
     predicting = aside.submit(predict, lab, params)  # the theory works while the kernels do
     aside.shutdown(wait=False)
-    trace = _simulate(lab, params, monitor, workers, on_progress)
+    trace = _simulate(lab, params, monitor, workers, on_progress, backend)
     wall = time.perf_counter() - start
-    made = provenance(lab, params, NUMBA)
-    run = _complete(lab, params, trace, predicting.result(), key, provenance=made, wall_s=wall, cached=False)
+    made = provenance(lab, params, backend)
+    theory = predicting.result()
+    run = _complete(lab, params, trace, theory, key, provenance=made, wall_s=wall, cached=False, backend=backend)
     if store is not None:
         store.put(run)
     return run
 
 
-def restored(lab: Lab, params: Params, stored: Stored) -> Run:
+def restored(lab: Lab, params: Params, stored: Stored, backend: Backend = NUMBA) -> Run:
     """The run of a stored trace, with what the present theory says of it."""
-    key, theory, made = str(stored.manifest["key"]), predict(lab, params), stored.provenance
-    return _complete(lab, params, stored.trace, theory, key, provenance=made, wall_s=stored.wall_s, cached=True)
+    key, theory, made, wall = str(stored.manifest["key"]), predict(lab, params), stored.provenance, stored.wall_s
+    return _complete(lab, params, stored.trace, theory, key, provenance=made, wall_s=wall, cached=True, backend=backend)
 
 
 def _complete(
@@ -195,7 +202,7 @@ def _complete(
     provenance: Mapping[str, Any],
     wall_s: float,
     cached: bool,
-    backend: Backend = NUMBA,
+    backend: Backend,
 ) -> Run:
     """A trace with the prediction and the derived metrics of the present theory."""
     derived = lab.derive(params, trace, prediction)
@@ -226,6 +233,7 @@ def _simulate(
     monitor: RunMonitor,
     workers: int | None,
     on_progress: Callable[[float], None] | None,
+    backend: Backend,
 ) -> Trace:
     from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -236,10 +244,7 @@ def _simulate(
         )
     pool = shared_pool() if workers is None else ThreadPoolExecutor(workers)
     try:
-        futures = [
-            pool.submit(lab.simulate, params, params.first_replicate + index, monitor.of(index))
-            for index in range(params.replicates)
-        ]
+        futures = _submit(pool, lab, params, monitor, backend)
         try:
             replicates = _gather(futures, monitor, float(step[-1]), on_progress)
         except BaseException:
@@ -258,22 +263,37 @@ def _simulate(
     return assemble(step, list(lab.series), monitor.records, replicates)
 
 
+def _submit(
+    pool: ThreadPoolExecutor, lab: Lab, params: Params, monitor: RunMonitor, backend: Backend
+) -> list[Future[list[Replicate]]]:
+    """A task for each replicate, or one for all where the backend computes them at once."""
+    numbers = range(params.first_replicate, params.first_replicate + params.replicates)
+    if backend.name != NUMBA.name:
+        batch = full_scale(lab).simulate_batch
+        return [pool.submit(batch, params, numbers, monitor, backend.device, backend.dtype)]
+
+    def one(index: int, number: int) -> list[Replicate]:
+        return [lab.simulate(params, number, monitor.of(index))]
+
+    return [pool.submit(one, index, number) for index, number in enumerate(numbers)]
+
+
 def _gather(
-    futures: list[Future[Replicate]],
+    futures: list[Future[list[Replicate]]],
     monitor: RunMonitor,
     last_step: float,
     on_progress: Callable[[float], None] | None,
 ) -> list[Replicate]:
     from concurrent.futures import FIRST_EXCEPTION, wait
 
-    pending: set[Future[Replicate]] = set(futures)
+    pending: set[Future[list[Replicate]]] = set(futures)
     while pending:
         done, pending = wait(pending, timeout=None if on_progress is None else 0.1, return_when=FIRST_EXCEPTION)
         for future in done:
             future.result()
         if on_progress is not None:
-            on_progress(float(np.sum(monitor.progress)) / max(1.0, last_step * len(futures)))
-    return [future.result() for future in futures]
+            on_progress(float(np.sum(monitor.progress)) / max(1.0, last_step * monitor.progress.size))
+    return [one for future in futures for one in future.result()]
 
 
 def _aside() -> ThreadPoolExecutor:

@@ -12,11 +12,19 @@ from .params import Params, canonical_json
 
 @dataclass(frozen=True)
 class Backend:
-    """What a run is computed with; part of its key, since bits depend on it."""
+    """What a run is computed with; part of its key, since bits depend on it.
+
+    `device` is cpu, cuda or cuda:1 and the like; which of several equal devices is no part of the key.
+    """
 
     name: str = "numba"
     device: str = "cpu"
     dtype: str = "float64"
+
+    @property
+    def kind(self) -> str:
+        """The kind of device: cpu or cuda."""
+        return self.device.split(":")[0]
 
 
 NUMBA = Backend()
@@ -38,7 +46,7 @@ def _hash(lab: Lab, active: Mapping[str, object], backend: Backend, version: int
         "lab": lab.id,
         "version": lab.version if version is None else version,
         "backend": backend.name,
-        "device": backend.device,
+        "device": backend.kind,
         "dtype": backend.dtype,
         "params": active,
     }

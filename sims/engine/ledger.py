@@ -160,6 +160,32 @@ def read(path: Path = PATH) -> list[dict[str, Any]]:
     return _read(path, stamp)
 
 
+def confirmed(lab_id: str | None = None) -> list[dict[str, Any]]:
+    """One row for each verdict of the newest confirmations, by lab, scale and device; of one lab or of all.
+
+    They are read from the reports beside the ledger, and have its columns where those make sense.
+    """
+    from .confirmations import reports
+
+    newest: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for report in reports(lab_id):
+        newest.setdefault((report["lab"], report["scale"], report["device"]), report)
+    return [
+        {
+            **verdict,
+            "lab": report["lab"],
+            "experiment": experiment["id"],
+            "version": report["version"],
+            "scale": report["scale"],
+            "device": f"{report['device']}: {report['device_name']}",
+            "date": report["created"][:10],
+        }
+        for _, report in sorted(newest.items())
+        for experiment in report["experiments"]
+        for verdict in experiment["verdicts"]
+    ]
+
+
 @lru_cache(maxsize=4)
 def _read(path: Path, stamp: int) -> list[dict[str, Any]]:
     try:

@@ -29,13 +29,17 @@ def single_threaded_blas() -> None:
     """
     import scipy.linalg  # noqa: F401
 
-    loaded = {name for name in ("numpy", "torch") if name in sys.modules}
+    torch = sys.modules.get("torch")
+    threads = getattr(torch, "set_num_threads", None)  # absent while another thread still imports it
+    loaded = {"numpy", "torch"} if threads is not None else {"numpy"}
     if loaded <= _limited:
         return
     with _LOCK:
         import threadpoolctl
 
         threadpoolctl.threadpool_limits(limits=1)
+        if threads is not None:
+            threads(1)  # torch's own pool asks nobody else
         _limited.update(loaded)
 
 
@@ -71,12 +75,17 @@ def fingerprint() -> dict[str, str]:
 
 def provenance(lab: Lab, params: Params, backend: Backend) -> dict[str, Any]:
     """The record kept with every stored run: enough to rerun it and to judge whether bits should agree."""
+    machine = dict(fingerprint())
+    if backend.name == "torch":
+        from .backends import versions
+
+        machine |= versions(backend.device)
     return {
         "lab": lab.id,
         "version": lab.version,
         "params": dict(params.active()),
         "backend": backend.name,
-        "device": backend.device,
+        "device": backend.kind,
         "dtype": backend.dtype,
         "grade": "A" if backend.name == "numba" else "C",
         "streams": dict(lab.streams),
@@ -84,7 +93,7 @@ def provenance(lab: Lab, params: Params, backend: Backend) -> dict[str, Any]:
         "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "fingerprint": fingerprint(),
+        "fingerprint": machine,
         "blas_threads": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -1,4 +1,4 @@
-"""Reruns: the same params again, compared with what was stored."""
+"""Reruns: the same params again, with the same backend, compared with what was stored."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .backends import choose
 from .errors import BadInput, Problem
-from .execute import Run, execute
+from .execute import Metric, Run, execute
 from .lab import Lab, Tolerance
 from .registry import get_lab
 from .store import Store
 
-Grade = Literal["A", "B"]
+Grade = Literal["A", "B", "C"]
+
+BANDS = 2.0  # standard errors to either side: where such bands overlap, grade C agrees
+ROUNDED = 1e-3  # relative, of means without a standard error
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ def rerun(source: str, store: Store | None = None, on_progress: Callable[[float]
     """Run again what a key, a manifest file or an exported JSON file describes, without touching the store.
 
     Raises:
-        BadInput: the source cannot be read, or is of another version of the lab.
+        BadInput: the source cannot be read, is of another version of the lab, or was computed on a device that is not
+            here.
         DamagedRun: the stored run does not match its manifest.
     """
     store = Store() if store is None else store
@@ -55,7 +60,9 @@ def rerun(source: str, store: Store | None = None, on_progress: Callable[[float]
         raise BadInput(Problem("version", manifest["version"], allowed, advice))
     if series is not None and series.keys() != lab.series.keys():
         raise _unreadable(source)
-    run = execute(lab, lab.params.make(manifest["params"]), on_progress=on_progress)
+    made = manifest["provenance"]
+    backend = choose(made.get("backend"), made.get("device"), made.get("dtype"))
+    run = execute(lab, lab.params.make(manifest["params"]), on_progress=on_progress, backend=backend)
     return _compare(lab, run, manifest, series)
 
 
@@ -104,6 +111,8 @@ def _compare(lab: Lab, run: Run, manifest: Mapping[str, Any], series: Mapping[st
             None,
             "The stored series are NOT those of the stored hash.",
         )
+    if run.provenance["grade"] == "C":
+        return _compare_bands(run, manifest, same_bits)
     if same_machine:
         words = "bit for bit the same" if same_bits else "NOT the same bits, on the same machine and libraries"
         return Outcome(run, "A", same_bits, 0.0 if same_bits else None, f"Grade A: {words}.")
@@ -122,6 +131,41 @@ def _compare(lab: Lab, run: Run, manifest: Mapping[str, Any], series: Mapping[st
         f"tolerance ({lab.grade_b.relative:g} relative): largest difference {largest:.3g} of it."
     )
     return Outcome(run, "B", agrees, largest, sentence)
+
+
+def _compare_bands(run: Run, manifest: Mapping[str, Any], same_bits: bool) -> Outcome:
+    """Grade C promises overlapping bands: each metric's mean within two standard errors, of either run, of the other.
+
+    Where there is none, because there is one replicate or all agree, the means may differ by rounding.
+    """
+    made = run.provenance
+    words = f"{made['backend']} on {made['device']}, {made['dtype']}"
+    if same_bits:
+        return Outcome(run, "C", True, 0.0, f"Grade C ({words}): and yet bit for bit the same.")
+    largest = max(
+        (
+            _apart(run.metrics[name], metric)
+            for name, metric in manifest.get("metrics", {}).items()
+            if name in run.metrics
+        ),
+        default=float("inf"),
+    )
+    agrees = largest <= 1.0
+    overlap = "overlap" if agrees else "do NOT overlap"
+    sentence = (
+        f"Grade C ({words}): the bands of the metrics, {BANDS:g} standard errors to either side, {overlap}; "
+        f"largest distance {largest:.3g} of what that allows."
+    )
+    return Outcome(run, "C", agrees, largest, sentence)
+
+
+def _apart(ours: Metric, theirs: Mapping[str, Any]) -> float:
+    """Distance of two means in units of what their bands allow; infinite where only one of them exists."""
+    if ours.mean is None or theirs["mean"] is None:
+        return 0.0 if ours.mean is None and theirs["mean"] is None else float("inf")
+    allowed = BANDS * ((ours.se or 0.0) + (theirs["se"] or 0.0)) + ROUNDED * max(abs(ours.mean), abs(theirs["mean"]))
+    gap = abs(ours.mean - theirs["mean"])
+    return gap / allowed if allowed > 0 else 0.0 if gap == 0 else float("inf")
 
 
 def _equal(ours: np.ndarray, theirs: np.ndarray) -> bool:

@@ -313,6 +313,8 @@ class Store:
             return
         if stored.provenance["fingerprint"] != run.provenance["fingerprint"]:
             return  # another machine: equal bits are not promised, the first stays
+        if run.provenance["device"] != "cpu":
+            return  # nor are they by a GPU, whose sums may be taken in any order
         raise ReproducibilityAlarm(
             f"The run {run.key[:12]} was computed again on the same machine and gave another trace "
             f"({run.trace_sha256[:12]} instead of {stored.trace.sha256[:12]}). The stored one was kept; "

@@ -237,28 +237,44 @@ def simulate(params: LabelNoiseParams, replicate: int, monitor: Monitor) -> Repl
         *streams,
         *monitor,
     )
+    diverged = None if status != kernels.STATUS["diverged"] else stop_step
+    return ended(params, data, u, w, drift, flips, diverged, frame_step, frames)
+
+
+def ended(
+    params: LabelNoiseParams,
+    data: Data,
+    u: NDArray[np.float64],
+    w: NDArray[np.float64],
+    drift: NDArray[np.float64],
+    flips: int,
+    diverged: int | None,
+    frame_step: NDArray[np.int64],
+    frames: NDArray[np.float64],
+) -> Replicate:
+    """A replicate from the weights (d,) that it ended with; `diverged` is the step at which it did, if it did."""
+    import numpy as np
+
     beta = u * u - w * w
     error = float(np.sum((beta - data.beta_star) ** 2))
     kept = np.argsort(-np.abs(beta), kind="stable")[: np.count_nonzero(data.beta_star)]
-    finished = status == kernels.STATUS["done"]
+    finished = diverged is None
     return Replicate(
         finals={
             "beta": beta,
             "log_scale": 2.0 * _log_ratio(u, params.init_scale)
             if not params.signed
             else _log_ratio(u * w, params.init_scale**2),
-            "log_asymmetry": _log_ratio(u, 1.0) - _log_ratio(w, 1.0) if params.signed else np.zeros(d),
+            "log_asymmetry": _log_ratio(u, 1.0) - _log_ratio(w, 1.0) if params.signed else np.zeros(len(u)),
             "linear_drift": drift,
             "recovered": float(error < 0.02 * np.sum(np.abs(data.beta_star))) if finished else np.nan,
             "support_recovered": float(np.all(data.beta_star[kept] != 0)) if finished else np.nan,
             "sign_flips": float(flips),
-            "diverged": float(status == kernels.STATUS["diverged"]),
+            "diverged": float(diverged is not None),
         },
         frame_step=frame_step,
         frames={"beta": frames[:, :FRAME_COORDINATES].copy()},
-        stopped=Stop(stop_step, "the weights grew beyond every bound")
-        if status == kernels.STATUS["diverged"]
-        else None,
+        stopped=None if diverged is None else Stop(diverged, "the weights grew beyond every bound"),
     )
 
 

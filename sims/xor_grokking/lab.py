@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from . import gram
+
 STREAMS = stream_table(
     "cluster",  # iid labels: cluster of each training point
     "flip",  # iid labels: whether its label is flipped
@@ -219,13 +221,30 @@ def simulate(params: XorGrokkingParams, replicate: int, monitor: Monitor) -> Rep
         maps,
         *monitor,
     )
+    return ended(params, found, largest, frame_step, neurons, maps)
+
+
+def ended(
+    params: XorGrokkingParams,
+    found: gram.Problem,
+    largest: float,
+    frame_step: NDArray[np.int64],
+    neurons: NDArray[np.float64],
+    maps: NDArray[np.float64],
+) -> Replicate:
+    """A replicate from what it was trained on, the largest pull after one step, and its frames."""
+    import numpy as np
+
+    from . import kernels
+
+    points = found.points
     along = points.label @ points.plane
     return Replicate(
         finals={
-            "flip_fraction": float(np.mean(flipped)),
+            "flip_fraction": float(np.mean(points.label != points.clean)),
             "counts": points.counts,
             "linear_offsets": params.mu * along / np.sqrt(points.label @ points.gram @ points.label),
-            "neuron_signs": np.sign(found.output[:shown]),
+            "neuron_signs": np.sign(found.output[: min(params.width, FRAME_NEURONS)]),
             "largest_pull_step_one": largest,
             "saturated": float(2.0 * largest < SATURATED),
             "dead_sign": float(kernels.dead_sign(found.output, found.start)),

@@ -48,3 +48,8 @@ def test_a_family_shares_everything_but_the_count_of_replicates():
     assert family == family_key(LAB, SMALL.replace(replicates=9, first_replicate=3)) != run_key(LAB, SMALL)
     assert family != family_key(LAB, SMALL.replace(seed=1))
     assert family_key(LAB, SMALL, Backend(dtype="float32")) != family
+
+
+def test_which_of_several_equal_devices_is_no_part_of_the_key():
+    keys = {run_key(LAB, SMALL, Backend("torch", device)) for device in ("cuda", "cuda:0", "cuda:1")}
+    assert len(keys) == 1 and run_key(LAB, SMALL, Backend("torch", "cpu")) not in keys
