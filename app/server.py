@@ -394,12 +394,16 @@ def main(argv: list[str] | None = None, script: str | Path = SCRIPT) -> int:
         return 2
     places = net.addresses(sock, public)
 
-    def open_browser() -> None:
+    def ready() -> None:
+        from app.frame import cards
+        from sims.engine import all_labs
+
+        cards.draw_missing(all_labs())
         if has_display():
             webbrowser.open(places.here or places.network[0])
 
     number = sock.getsockname()[1]
-    app = build(script, hosts=places.hosts, public=public, sessions=limit, port=number, ready=open_browser)
+    app = build(script, hosts=places.hosts, public=public, sessions=limit, port=number, ready=ready)
     print(net.banner(places), flush=True)
     serve(app, sock)
     return 0

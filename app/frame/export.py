@@ -11,6 +11,8 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,8 +50,13 @@ def parquet_bytes(picture: Picture) -> bytes:
 
 def figure_bytes(picture: Picture, format: str, caption: str) -> bytes:
     """The picture as `svg` or `png`, in black on white, with its caption."""
-    spec = json.dumps(picture.on_paper(caption), allow_nan=False)
+    return drawn(picture.on_paper(caption), format)
+
+
+def drawn(spec: Mapping[str, Any], format: str, scale: float = render.PNG_SCALE) -> bytes:
+    """A self-contained Vega-Lite spec as `svg` or `png`. Raises subprocess.CalledProcessError."""
+    text = json.dumps(spec, allow_nan=False)
     # Not a pool: its workers would first run the script of the page, and one that died would end it for good.
-    command = [sys.executable, "-P", render.__file__, format]
+    command = [sys.executable, "-P", render.__file__, format, str(scale)]
     with _one_at_a_time:
-        return subprocess.run(command, input=spec.encode(), stdout=subprocess.PIPE, check=True, timeout=60).stdout
+        return subprocess.run(command, input=text.encode(), stdout=subprocess.PIPE, check=True, timeout=60).stdout

@@ -15,6 +15,12 @@ h1 { font-size: 1.8rem !important; padding-block: 0.25rem !important; }
 # On a phone each verdict becomes a block of its own: the words in full width, the numbers below them.
 _ALWAYS = """
 <style>
+[data-testid="stCaptionContainer"] { color: inherit; opacity: 0.8; }
+.stMain h2 { font-size: 1.35rem; padding-block: 0.4rem; }
+.card-placeholder {
+  aspect-ratio: 36 / 17; display: grid; place-items: center; font-size: 0.875rem;
+  border: 1px dashed currentColor; border-radius: 0.25rem; opacity: 0.75;
+}
 [data-testid="stTable"] table { font-variant-numeric: tabular-nums; }
 .st-key-verdicts td:nth-of-type(1) { width: 60%; }
 .st-key-verdicts td:nth-of-type(1) > div { max-width: none; }

@@ -100,7 +100,7 @@ def lab_page(lab_id: str) -> None:
     if story.experiment is not None:
         story.experiment(view)
 
-    st.subheader("Does the theory hold here?")
+    st.header("Does the theory hold here?")
     verdict_table(view.focus.claims)
     with st.expander("End values of every run"):
         metrics_table(view)

@@ -68,20 +68,24 @@ class Picture:
 
     def on_paper(self, caption: str) -> dict[str, Any]:
         """A self-contained spec for an export: tables inside, last frame shown, caption below the title."""
-        tables = {name: _rows(columns) for name, columns in self.data.items()}
-        last = 0 if self.steps is None else len(self.steps) - 1
-        for name, columns in self.frames.items():
-            tables[name] = [row for row in _rows(columns) if row["frame"] == last]
         title = {"text": self.title, "subtitle": caption, "anchor": "start", "subtitleFontSize": 9}
         spec = {
             **self.spec,
             "title": title,
             "width": 560,
             "height": 320,
-            "datasets": tables,
+            "datasets": self.tables(),
             "background": "#ffffff",
         }
         return dict(on_paper(spec))
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """The rows of every table; of what moves, those of the last frame."""
+        rows = {name: _rows(columns) for name, columns in self.data.items()}
+        last = 0 if self.steps is None else len(self.steps) - 1
+        return rows | {
+            name: [row for row in _rows(columns) if row["frame"] == last] for name, columns in self.frames.items()
+        }
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from typing import Any
 PNG_SCALE = 2.0
 
 
-def render(spec: Mapping[str, Any], format: str) -> bytes:
-    """A Vega-Lite spec as `svg` or `png` bytes."""
+def render(spec: Mapping[str, Any], format: str, scale: float = PNG_SCALE) -> bytes:
+    """A Vega-Lite spec as `svg` or `png` bytes; `scale` is of pixels."""
     import vl_convert
 
     if format == "svg":
         return str(vl_convert.vegalite_to_svg(dict(spec))).encode()
-    return bytes(vl_convert.vegalite_to_png(dict(spec), scale=PNG_SCALE))
+    return bytes(vl_convert.vegalite_to_png(dict(spec), scale=scale))
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(render(json.load(sys.stdin), sys.argv[1]))
+    sys.stdout.buffer.write(render(json.load(sys.stdin), sys.argv[1], float(sys.argv[2])))
