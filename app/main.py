@@ -13,6 +13,7 @@ if __name__ == "__main__":
     from app.frame.page import lab_page
     from app.home import home
     from app.ledger import ledger_page
+    from app.runs import runs_page
     from sims import all_labs
 
     st.set_page_config(page_title="Chalkline", page_icon=str(Path(__file__).with_name("icon.png")), layout="wide")
@@ -20,4 +21,5 @@ if __name__ == "__main__":
     pages = {lab.id: st.Page(partial(lab_page, lab.id), title=lab.title, url_path=lab.id) for lab in all_labs()}
     front = st.Page(lambda: home(pages), title="Chalkline", url_path="home", default=True, icon=":material/home:")
     ledger = st.Page(ledger_page, title="Ledger", url_path="ledger")
-    st.navigation({"": [front, ledger], "Labs": list(pages.values())}, position="top").run()
+    runs = st.Page(lambda: runs_page(pages), title="This tab's runs", url_path="runs")
+    st.navigation({"": [front, ledger, runs], "Labs": list(pages.values())}, position="top").run()

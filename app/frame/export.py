@@ -37,8 +37,13 @@ def csv_bytes(picture: Picture) -> bytes:
     """CSV of what is drawn; text that a spreadsheet would take for a formula is quoted with an apostrophe."""
     table = drawn_table(picture)
     for column in table.select_dtypes(include=["object", "string"]).columns:
-        table[column] = table[column].map(lambda v: "'" + v if isinstance(v, str) and v[:1] in tuple("=+-@") else v)
+        table[column] = table[column].map(safe_text)
     return table.to_csv(index=False).encode()
+
+
+def safe_text(value: object) -> object:
+    """The value, or of text that a spreadsheet would take for a formula the text with an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@") else value
 
 
 def parquet_bytes(picture: Picture) -> bytes:
