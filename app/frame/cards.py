@@ -27,13 +27,13 @@ from sims.engine.keys import run_key
 
 from .export import drawn
 from .page import Story, lab_module
-from .pictures import Picture
+from .pictures import FIT, Picture, is_composed
 from .player import DARK, PAPER, in_colours
 from .runs import View, server_jobs
 from .state import of_preset
 
 WIDTH, HEIGHT = 360, 170  # pixels of the whole picture; it is drawn at twice that
-SCALE = 2.0
+SCALE = 2
 COLOURS = 64
 THEMES: Mapping[str, Mapping[str, str]] = {"light": PAPER, "dark": DARK}
 _SESSION = "cards"
@@ -89,7 +89,7 @@ def draw(lab: Lab) -> None:
         return
     for theme, colours in THEMES.items():
         path = _path(lab, theme)
-        _keep(path, few_colours(drawn(small(picture, colours), "png", scale=SCALE)))
+        _keep(path, few_colours(drawn(small(picture, colours), "png", inches=5.0, ppi=SCALE * WIDTH / 5.0)))
         for old in path.parent.glob(f"{lab.id}-{theme}-*.png"):
             if old != path:
                 old.unlink(missing_ok=True)
@@ -116,13 +116,12 @@ def small(picture: Picture, colours: Mapping[str, str]) -> dict[str, Any]:
     """A spec of the picture at the size of a card: marks and axis titles, without legends and numbers."""
     spec = _bare(picture.spec)
     spec.pop("title", None)
-    composed = any(name in spec for name in ("hconcat", "vconcat", "concat", "facet", "repeat"))
-    if not composed:
-        spec |= {"width": WIDTH, "height": HEIGHT, "autosize": {"type": "fit", "contains": "padding"}}
+    if not is_composed(spec):
+        spec |= {"width": WIDTH, "height": HEIGHT, "autosize": FIT}
     title = {"titleColor": "$muted", "titleFontSize": 11, "titleFontWeight": 400, "titleLimit": 260}
     axis = {**title, "labels": False, "ticks": False, "grid": False, "domainColor": "$grid", "domainWidth": 1.5}
     spec["config"] = {"axis": axis, "view": {"stroke": None}, "text": {"color": "$text"}, "header": {"labels": False}}
-    spec["background"] = None
+    spec["background"] = "$background"  # on a transparent one the renderer darkens whatever is half transparent
     spec["padding"] = 4
     return dict(in_colours(spec, colours)) | {"datasets": picture.tables()}
 

@@ -54,14 +54,14 @@ def parquet_bytes(picture: Picture) -> bytes:
 
 
 def figure_bytes(picture: Picture, format: str, caption: str) -> bytes:
-    """The picture as `svg` or `png`, in black on white, with its caption."""
+    """The picture as `svg`, `pdf` or `png`, in black on white, as wide as a paper's text, with its caption."""
     return drawn(picture.on_paper(caption), format)
 
 
-def drawn(spec: Mapping[str, Any], format: str, scale: float = render.PNG_SCALE) -> bytes:
-    """A self-contained Vega-Lite spec as `svg` or `png`. Raises subprocess.CalledProcessError."""
+def drawn(spec: Mapping[str, Any], format: str, inches: float = render.INCHES, ppi: float = render.PPI) -> bytes:
+    """A self-contained Vega-Lite spec as `svg`, `pdf` or `png`. Raises subprocess.CalledProcessError."""
     text = json.dumps(spec, allow_nan=False)
     # Not a pool: its workers would first run the script of the page, and one that died would end it for good.
-    command = [sys.executable, "-P", render.__file__, format, str(scale)]
+    command = [sys.executable, "-P", render.__file__, format, str(inches), str(ppi)]
     with _one_at_a_time:
         return subprocess.run(command, input=text.encode(), stdout=subprocess.PIPE, check=True, timeout=60).stdout

@@ -17,7 +17,7 @@ from sims.engine.params import Value, canonical_json
 
 from . import look
 from .form import form
-from .pictures import X_AXES, Picture, band_words, overlay_preview
+from .pictures import X_AXES, Picture, band_words, by_clock, overlay_preview
 from .player import player
 from .runs import View, cost, fetch, given_up, results, submit, wait_for, watch
 from .seen import note
@@ -266,13 +266,8 @@ def _declared(identity: str, _module: object, _view: View) -> list[Picture]:
 
 
 def _draw(view: View, pictures: Sequence[Picture]) -> None:
-    """One player for the pictures that share a clock; a still picture joins those before it."""
-    groups: dict[tuple[int, ...], list[Picture]] = {}
-    for picture in pictures:
-        moves = picture.steps is not None and bool(picture.frames)
-        clock = tuple(picture.steps.tolist()) if moves else next(reversed(groups), ())
-        groups.setdefault(clock, []).append(picture)
-    for index, (clock, group) in enumerate(groups.items()):
+    """One player for the pictures that share a clock."""
+    for index, (clock, group) in enumerate(by_clock(pictures).items()):
         drawn = [picture.for_player() for picture in group]
         key = f"player/{view.lab.id}/{index}"
         player(drawn, steps=clock or None, step_label="step", key=key, present=view.present)
