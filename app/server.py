@@ -9,15 +9,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import functools
 import gc
-import gzip
-import hashlib
 import ipaddress
 import logging
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -25,7 +21,6 @@ import tomllib
 import webbrowser
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +37,7 @@ from streamlit import config
 from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 
 from app import net
+from app.vega import VEGA_VERSION, vega
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "app" / "main.py"
@@ -59,11 +55,9 @@ PATIENCE_SECONDS = 60.0  # a server that is never idle is swept all the same
 
 FULL = "This Chalkline server is full ({limit} open pages): try again in a minute."
 
-VEGA_VERSION = version("vl-convert-python")
 VEGA_URL = f"/assets/vega.js?v={VEGA_VERSION}"
 
 logger = logging.getLogger("chalkline.server")
-_vega_lock = threading.Lock()
 
 
 @dataclass
@@ -206,20 +200,6 @@ def settings(hosts: tuple[str, ...], public: tuple[str, ...] = (), port: int | N
     if port is not None:
         options["server.port"] = port
     return options
-
-
-@functools.cache
-def _vega() -> tuple[bytes, bytes, str]:
-    # In a process of its own: the bundler holds the interpreter for seconds, and with it every session.
-    command = "import sys, vl_convert; sys.stdout.buffer.write(vl_convert.javascript_bundle().encode())"
-    plain = subprocess.run([sys.executable, "-c", command], stdout=subprocess.PIPE, check=True).stdout
-    return plain, gzip.compress(plain, 9, mtime=0), f'"{hashlib.sha256(plain).hexdigest()[:32]}"'
-
-
-def vega() -> tuple[bytes, bytes, str]:
-    """Vega, Vega-Lite and Vega-Embed as one script, made once: plain, gzipped, and its tag."""
-    with _vega_lock:
-        return _vega()
 
 
 def vega_script(request: Request) -> Response:
@@ -394,12 +374,16 @@ def main(argv: list[str] | None = None, script: str | Path = SCRIPT) -> int:
         return 2
     places = net.addresses(sock, public)
 
-    def open_browser() -> None:
+    def ready() -> None:
+        from app.frame import cards
+        from sims.engine import all_labs
+
+        cards.draw_missing(all_labs())
         if has_display():
             webbrowser.open(places.here or places.network[0])
 
     number = sock.getsockname()[1]
-    app = build(script, hosts=places.hosts, public=public, sessions=limit, port=number, ready=open_browser)
+    app = build(script, hosts=places.hosts, public=public, sessions=limit, port=number, ready=ready)
     print(net.banner(places), flush=True)
     serve(app, sock)
     return 0

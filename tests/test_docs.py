@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
+import sims
 from app.frame.state import decode, encode, of_preset
 from sims.engine import Lab, Params, Prediction, Run, all_labs, cli, execute, get_lab, lab_ids, predict
 
@@ -232,6 +233,16 @@ def test_files_named_in_the_readme_exist():
     named = [span for span in spans(read(README)) if ours.fullmatch(span)]
     assert named
     assert [span for span in named if not (ROOT / span).exists()] == []
+
+
+def test_the_citation_file_says_what_the_software_says():
+    """CITATION.cff is YAML; the few lines that count are of the form `name: value`."""
+    lines = dict(re.findall(r"^([a-z-]+): (.+)$", read(ROOT / "CITATION.cff"), re.M))
+    assert lines["cff-version"] == "1.2.0" and lines["type"] == "software"
+    assert lines["version"] == sims.__version__
+    assert read(ROOT / "LICENSE").startswith(f"{lines['license']} License")
+    (author,) = re.findall(r'^  - name: "(.+)"$', read(ROOT / "CITATION.cff"), re.M)
+    assert author in read(ROOT / "LICENSE")
 
 
 def test_the_table_of_settings_is_complete():

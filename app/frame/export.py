@@ -11,6 +11,8 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,8 +37,13 @@ def csv_bytes(picture: Picture) -> bytes:
     """CSV of what is drawn; text that a spreadsheet would take for a formula is quoted with an apostrophe."""
     table = drawn_table(picture)
     for column in table.select_dtypes(include=["object", "string"]).columns:
-        table[column] = table[column].map(lambda v: "'" + v if isinstance(v, str) and v[:1] in tuple("=+-@") else v)
+        table[column] = table[column].map(safe_text)
     return table.to_csv(index=False).encode()
+
+
+def safe_text(value: object) -> object:
+    """The value, or of text that a spreadsheet would take for a formula the text with an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@") else value
 
 
 def parquet_bytes(picture: Picture) -> bytes:
@@ -47,9 +54,14 @@ def parquet_bytes(picture: Picture) -> bytes:
 
 
 def figure_bytes(picture: Picture, format: str, caption: str) -> bytes:
-    """The picture as `svg` or `png`, in black on white, with its caption."""
-    spec = json.dumps(picture.on_paper(caption), allow_nan=False)
+    """The picture as `svg`, `pdf` or `png`, in black on white, as wide as a paper's text, with its caption."""
+    return drawn(picture.on_paper(caption), format)
+
+
+def drawn(spec: Mapping[str, Any], format: str, inches: float = render.INCHES, ppi: float = render.PPI) -> bytes:
+    """A self-contained Vega-Lite spec as `svg`, `pdf` or `png`. Raises subprocess.CalledProcessError."""
+    text = json.dumps(spec, allow_nan=False)
     # Not a pool: its workers would first run the script of the page, and one that died would end it for good.
-    command = [sys.executable, "-P", render.__file__, format]
+    command = [sys.executable, "-P", render.__file__, format, str(inches), str(ppi)]
     with _one_at_a_time:
-        return subprocess.run(command, input=spec.encode(), stdout=subprocess.PIPE, check=True, timeout=60).stdout
+        return subprocess.run(command, input=text.encode(), stdout=subprocess.PIPE, check=True, timeout=60).stdout

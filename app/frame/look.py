@@ -15,10 +15,25 @@ h1 { font-size: 1.8rem !important; padding-block: 0.25rem !important; }
 # On a phone each verdict becomes a block of its own: the words in full width, the numbers below them.
 _ALWAYS = """
 <style>
+[data-testid="stCaptionContainer"] { color: inherit; opacity: 0.8; }
+.stMain h2 { font-size: 1.35rem; padding-block: 0.4rem; }
+.card-placeholder {
+  aspect-ratio: 36 / 17; display: grid; place-items: center; font-size: 0.875rem;
+  border: 1px dashed currentColor; border-radius: 0.25rem; opacity: 0.75;
+}
 [data-testid="stTable"] table { font-variant-numeric: tabular-nums; }
 .st-key-verdicts td:nth-of-type(1) { width: 60%; }
 .st-key-verdicts td:nth-of-type(1) > div { max-width: none; }
+.st-key-ledger td:nth-of-type(1) { min-width: 22rem; }
 @media (max-width: 640px) {
+  .st-key-ledger thead { display: none; }
+  .st-key-ledger tr { display: grid; grid-template-columns: repeat(3, 1fr); padding-block: 0.4rem; }
+  .st-key-ledger :is(th, td) { border: none !important; padding: 0.2rem 0; min-width: 0 !important; }
+  .st-key-ledger :is(th, td:nth-of-type(1), td:nth-of-type(2), td:nth-of-type(6)) { grid-column: 1 / -1; }
+  .st-key-ledger td:nth-of-type(n + 3)::before { display: block; font-size: 0.75rem; opacity: 0.8; }
+  .st-key-ledger td:nth-of-type(3)::before { content: "predicted"; }
+  .st-key-ledger td:nth-of-type(4)::before { content: "measured"; }
+  .st-key-ledger td:nth-of-type(5)::before { content: "tolerance"; }
   .st-key-verdicts thead { display: none; }
   .st-key-verdicts tr { display: grid; grid-template-columns: repeat(3, 1fr); padding-block: 0.4rem; }
   .st-key-verdicts :is(th, td) { border: none !important; padding: 0.2rem 0; }

@@ -17,9 +17,10 @@ from sims.engine.params import Value, canonical_json
 
 from . import look
 from .form import form
-from .pictures import X_AXES, Picture, band_words, overlay_preview
+from .pictures import X_AXES, Picture, band_words, by_clock, overlay_preview
 from .player import player
 from .runs import View, cost, fetch, given_up, results, submit, wait_for, watch
+from .seen import note
 from .share import data_tables, metrics_table, rerun_this
 from .state import VIEW_KEYS, PageState, decode, encode, of_preset
 from .verdicts import verdict_table
@@ -95,13 +96,14 @@ def lab_page(lab_id: str) -> None:
     if not finished:
         return
     view = View(lab, state, finished, x=x, details=details, present=look.presenting())
+    note(view)
     pictures = _pictures(module, view)
     _draw(view, pictures)
     _confirmed(lab)
     if story.experiment is not None:
         story.experiment(view)
 
-    st.subheader("Does the theory hold here?")
+    st.header("Does the theory hold here?")
     verdict_table(view.focus.claims)
     with st.expander("End values of every run"):
         metrics_table(view)
@@ -118,14 +120,14 @@ def lab_page(lab_id: str) -> None:
 
 def _state(lab: Lab) -> tuple[PageState, list[str]]:
     """The page's state: from the address when somebody changed it, else from this session; the address follows."""
-    held, written = f"state/{lab.id}", f"address/{lab.id}"
+    kept_at, written = f"state/{lab.id}", f"address/{lab.id}"
     query = {name: st.query_params.get_all(name) for name in st.query_params}
     own = {name: values for name, values in query.items() if name not in VIEW_KEYS}
-    fresh = held not in st.session_state or (own and own != st.session_state.get(written))
+    fresh = kept_at not in st.session_state or (own and own != st.session_state.get(written))
     notices = []
     if fresh:
-        st.session_state[held], notices = decode(lab, own)
-    state: PageState = st.session_state[held]
+        st.session_state[kept_at], notices = decode(lab, own)
+    state: PageState = st.session_state[kept_at]
     link = encode(lab, state)
     if own != link:
         kept = {name: values for name, values in query.items() if name not in own}
@@ -134,13 +136,13 @@ def _state(lab: Lab) -> tuple[PageState, list[str]]:
     return state, notices
 
 
-def _held(lab: Lab) -> PageState:
+def held(lab: Lab) -> PageState:
     """The state as it is now: a widget's callback may come before the page has followed an earlier one."""
-    held: PageState = st.session_state[f"state/{lab.id}"]
-    return held
+    state: PageState = st.session_state[f"state/{lab.id}"]
+    return state
 
 
-def _hold(lab: Lab, state: PageState) -> None:
+def hold(lab: Lab, state: PageState) -> None:
     """Keep a state changed by a widget, and let the address follow on the rerun that comes."""
     st.session_state[f"state/{lab.id}"] = state
     st.session_state[f"address/{lab.id}"] = {
@@ -154,7 +156,7 @@ def _presets(lab: Lab, state: PageState) -> None:
 
     def chosen() -> None:
         if st.session_state[widget] is not None:
-            _hold(lab, of_preset(lab, st.session_state[widget]))
+            hold(lab, of_preset(lab, st.session_state[widget]))
 
     st.session_state[widget] = state.preset
     choose = st.selectbox if look.presenting() else st.pills
@@ -174,7 +176,7 @@ def _sidebar(lab: Lab, state: PageState, story: Story) -> None:
                 key=f"unpin/{label}",
                 icon=":material/close:",
                 width="stretch",
-                on_click=lambda label=label: _hold(lab, _held(lab).unpin(label)),
+                on_click=lambda label=label: hold(lab, held(lab).unpin(label)),
             )
         st.button(
             "Keep this run for comparison",
@@ -186,14 +188,14 @@ def _sidebar(lab: Lab, state: PageState, story: Story) -> None:
 
 
 def _change(lab: Lab, name: str, value: Value) -> None:
-    state = _held(lab)
-    _hold(lab, state.with_focus(state.focus.replace(**{name: value})))
+    state = held(lab)
+    hold(lab, state.with_focus(state.focus.replace(**{name: value})))
 
 
 def _pin(lab: Lab, story: Story) -> None:
-    state = _held(lab)
+    state = held(lab)
     try:
-        _hold(lab, state.pin(_focus_label(lab, story, state), state.focus))
+        hold(lab, state.pin(_focus_label(lab, story, state), state.focus))
     except BadInput as error:
         st.toast(str(error), icon=":material/error:")
 
@@ -265,19 +267,14 @@ def _declared(identity: str, _module: object, _view: View) -> list[Picture]:
 
 
 def _draw(view: View, pictures: Sequence[Picture]) -> None:
-    """One player for the pictures that share a clock; a still picture joins those before it."""
-    groups: dict[tuple[int, ...], list[Picture]] = {}
-    for picture in pictures:
-        moves = picture.steps is not None and bool(picture.frames)
-        clock = tuple(picture.steps.tolist()) if moves else next(reversed(groups), ())
-        groups.setdefault(clock, []).append(picture)
-    for index, (clock, group) in enumerate(groups.items()):
+    """One player for the pictures that share a clock."""
+    for index, (clock, group) in enumerate(by_clock(pictures).items()):
         drawn = [picture.for_player() for picture in group]
         key = f"player/{view.lab.id}/{index}"
         player(drawn, steps=clock or None, step_label="step", key=key, present=view.present)
         notes = [band_words(view)] if index == 0 else []
-        for note in dict.fromkeys([*notes, *(picture.note for picture in group if picture.note)]):
-            st.caption(note)
+        for words in dict.fromkeys([*notes, *(picture.note for picture in group if picture.note)]):
+            st.caption(words)
     for picture in pictures:
         _, missing = fetch(view.lab, picture.needs)
         if missing:

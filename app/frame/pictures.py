@@ -6,6 +6,7 @@ spec, and shown as a table on request. The chalk line is dashed; where it is not
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -33,6 +34,9 @@ _INKS = {CLAIMED: "$text", UNCLAIMED: "$muted", THIN: "$muted", FLOOR: "$muted"}
 _WIDTHS = {CLAIMED: 2.2, UNCLAIMED: 1.4, THIN: 1.1, FLOOR: 1.4}
 STYLES = ([1, 0], [14, 3], [14, 3, 2, 3])  # of simulated lines, where colour does not tell them apart; theory is ink
 LOW, HIGH = 0.1, 0.9
+PAPER_WIDTH, PAPER_HEIGHT = 560, 350  # pixels of a figure on paper, its axes and legends included
+CAPTION_SIGNS = 120  # of a line
+FIT = {"type": "fit", "contains": "padding"}
 X_AXES = {"step": ("training step", False), "log_step": ("training step (log)", True)}
 
 
@@ -68,20 +72,25 @@ class Picture:
 
     def on_paper(self, caption: str) -> dict[str, Any]:
         """A self-contained spec for an export: tables inside, last frame shown, caption below the title."""
-        tables = {name: _rows(columns) for name, columns in self.data.items()}
-        last = 0 if self.steps is None else len(self.steps) - 1
-        for name, columns in self.frames.items():
-            tables[name] = [row for row in _rows(columns) if row["frame"] == last]
-        title = {"text": self.title, "subtitle": caption, "anchor": "start", "subtitleFontSize": 9}
+        lines = textwrap.wrap(caption, CAPTION_SIGNS, break_long_words=False, break_on_hyphens=False)
+        title = {"text": self.title, "subtitle": lines, "anchor": "start", "fontSize": 13, "subtitleFontSize": 9}
         spec = {
             **self.spec,
             "title": title,
-            "width": 560,
-            "height": 320,
-            "datasets": tables,
+            "datasets": self.tables(),
             "background": "#ffffff",
         }
+        if not is_composed(spec):
+            spec |= {"width": PAPER_WIDTH, "height": PAPER_HEIGHT + 11 * len(lines), "autosize": FIT}
         return dict(on_paper(spec))
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """The rows of every table; of what moves, those of the last frame."""
+        rows = {name: _rows(columns) for name, columns in self.data.items()}
+        last = 0 if self.steps is None else len(self.steps) - 1
+        return rows | {
+            name: [row for row in _rows(columns) if row["frame"] == last] for name, columns in self.frames.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -427,6 +436,24 @@ def _powers(ticks: Sequence[float]) -> dict[str, Any]:
     powers = [round(np.log10(tick)) for tick in ticks]
     named = ", ".join(f"'{power}': '10{str(power).translate(signs)}'" for power in powers)
     return {"values": list(ticks), "labelExpr": f"({{{named}}})[round(log(datum.value) / LN10)]"}
+
+
+def is_composed(spec: Mapping[str, Any]) -> bool:
+    """Whether a spec is of several views side by side, whose sizes are its own affair."""
+    outer = ("hconcat", "vconcat", "concat", "facet", "repeat")
+    return any(name in spec for name in outer) or any(
+        name in spec.get("encoding", {}) for name in ("row", "column", "facet")
+    )
+
+
+def by_clock(pictures: Sequence[Picture]) -> dict[tuple[int, ...], list[Picture]]:
+    """The pictures that share a clock, by its steps; a still picture joins those before it."""
+    groups: dict[tuple[int, ...], list[Picture]] = {}
+    for picture in pictures:
+        moves = picture.steps is not None and bool(picture.frames)
+        clock = tuple(picture.steps.tolist()) if moves else next(reversed(groups), ())
+        groups.setdefault(clock, []).append(picture)
+    return groups
 
 
 def finish(chart: Any) -> dict[str, Any]:

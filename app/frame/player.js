@@ -30,6 +30,7 @@ let library = null;
 
 /** Vega, fetched once a page from beside the app's own scripts, so that a sub-path needs no setting. */
 function loadVega() {
+  if (window.vegaEmbed) return Promise.resolve(window.vegaEmbed); // a file that brings it along
   if (!library) {
     const script = document.querySelector('script[type="module"][src*="static/js/"]');
     const base = new URL("../../", script ? script.src : new URL("./static/js/x", document.baseURI));

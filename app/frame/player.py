@@ -23,6 +23,10 @@ FRAME = "frame"
 PAPER = {"$text": "#1c2321", "$muted": "#5f6470", "$grid": "#d5d9d6", "$background": "#ffffff"}
 _RUNS = ("#0072B2", "#C44E00", "#00795A", "#A3437C", "#8A6100", "#3B3B98", "#5C5C5C")
 PAPER |= {f"$run{number}": colour for number, colour in enumerate(_RUNS, 1)}
+# The same on the dark page, as the player has them.
+DARK = {"$text": "#eef2ef", "$muted": "#a3a8b4", "$grid": "#3a4943", "$background": "#111815"}
+_DARK_RUNS = ("#56B4E9", "#F58A4B", "#2FC99B", "#E08DB9", "#E6B23C", "#A9A9F5", "#BDBDBD")
+DARK |= {f"$run{number}": colour for number, colour in enumerate(_DARK_RUNS, 1)}
 _SEPARATORS = (",", ":")
 
 
@@ -122,11 +126,16 @@ def pack(
 
 def on_paper(spec: Any) -> Any:
     """A copy of a spec in which the theme's colour names have their values on white paper."""
+    return in_colours(spec, PAPER)
+
+
+def in_colours(spec: Any, colours: Mapping[str, str]) -> Any:
+    """A copy of a spec in which the theme's colour names have these values."""
     if isinstance(spec, Mapping):
-        return {name: on_paper(value) for name, value in spec.items()}
+        return {name: in_colours(value, colours) for name, value in spec.items()}
     if isinstance(spec, list | tuple):
-        return [on_paper(value) for value in spec]
-    return PAPER.get(spec, spec) if isinstance(spec, str) else spec
+        return [in_colours(value, colours) for value in spec]
+    return colours.get(spec, spec) if isinstance(spec, str) else spec
 
 
 class _Body:

@@ -1,4 +1,4 @@
-"""Rerun this: the command, the snippet, the link, and the files to take away."""
+"""Rerun this: the command, the snippet, the link, the citations, and the files to take away."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import streamlit as st
 
 from sims.engine import Lab, Run
 from sims.engine.budget import command_line
-from sims.engine.describe import caption, python_snippet
+from sims.engine.describe import citation, figure_caption, python_snippet
 from sims.engine.export import export
 from sims.engine.store import as_stored
 
 from .export import csv_bytes, drawn_table, figure_bytes, parquet_bytes
+from .offline import offline_page
 from .pictures import Picture
 from .runs import View
 from .state import PageState, encode
@@ -22,6 +23,8 @@ from .state import PageState, encode
 _MIME = {
     "svg": "image/svg+xml",
     "png": "image/png",
+    "pdf": "application/pdf",
+    "html": "text/html",
     "csv": "text/csv",
     "parquet": "application/vnd.apache.parquet",
 }
@@ -33,6 +36,12 @@ def query_of(lab: Lab, state: PageState) -> str:
     return urlencode([(name, value) for name, values in encode(lab, state).items() for value in values])
 
 
+def link_to(view: View, page_url: str) -> str:
+    """The address of the page as it stands."""
+    query = query_of(view.lab, view.state)
+    return f"{page_url}?{query}" if query else page_url
+
+
 def rerun_this(view: View, pictures: Sequence[Picture], page_url: str) -> None:
     """The folded section at the end of a lab page."""
     run, lab = view.focus, view.lab
@@ -42,21 +51,26 @@ def rerun_this(view: View, pictures: Sequence[Picture], page_url: str) -> None:
     st.caption("From Python")
     st.code(python_snippet(lab, run.params), language="python", wrap_lines=True)
     st.caption("As a link to this page, with every run on it")
-    query = query_of(lab, view.state)
-    st.code(f"{page_url}?{query}" if query else page_url, language=None, wrap_lines=True)
+    link = link_to(view, page_url)
+    st.code(link, language=None, wrap_lines=True)
     made = f"grade {run.provenance['grade']}, version {run.version} of the lab, {run.provenance['software']}"
     st.caption(f"Key `{run.key[:16]}`, trace `{run.trace_sha256[:16]}`, {made}.")
     st.caption(f"`python -m sims rerun {run.key[:12]} --check` computes it again and compares.")
+    st.caption("To cite the paper, and this run")
+    st.code(f"{lab.paper.bibtex.strip()}\n\n{citation(lab, run)}\n", language="latex", wrap_lines=True)
+    st.caption("For slides, and for rooms without a network: this page with its player in one file")
+    name = f"{lab.id}-{run.key[:12]}.html"
+    _button("Page as one file", name, "html", lambda: offline_page(view, pictures, link))
     _downloads(view, run, pictures)
 
 
 def _downloads(view: View, run: Run, pictures: Sequence[Picture]) -> None:
-    words = f"{caption(view.lab, run.params)}; run {run.key[:12]}"
+    words = figure_caption(view.lab, view.runs)
     for picture in pictures:
         name = f"{view.lab.id}-{picture.id}-{run.key[:8]}"
         st.caption(f"{picture.title}: exactly what is drawn")
         with st.container(horizontal=True):
-            for format in ("svg", "png"):
+            for format in ("svg", "pdf", "png"):
                 _button(
                     f"{format.upper()}",
                     f"{name}.{format}",

@@ -13,6 +13,7 @@ from .words import escape
 
 MARKS = {"holds": "✓ holds", "fails": "✗ fails", "outside": "○ outside", "undecided": "? undecided"}
 _COLOURS = {"holds": "green", "fails": "red", "outside": "orange", "undecided": "gray"}
+BADGES = {verdict: f":{_COLOURS[verdict]}-badge[{mark}]" for verdict, mark in MARKS.items()}
 MEANING = (
     "**holds**: measured and predicted agree within the tolerance. **fails**: they do not. **outside**: an "
     "assumption of the theorem is broken here, so that it promises nothing. **undecided**: too few replicates "
@@ -27,11 +28,11 @@ def verdict_table(verdicts: Sequence[Verdict]) -> None:
         return
     rows = [
         {
-            "verdict": f":{_COLOURS[verdict.verdict]}-badge[{MARKS[verdict.verdict]}]",
+            "verdict": BADGES[verdict.verdict],
             "claim": f"{escape(verdict.statement)}  \n:small[:gray[{escape(f'{verdict.reason} {verdict.source}.')}]]",
-            "predicted": _number(verdict.predicted),
-            "measured": _number(verdict.measured) + (f" ± {verdict.error:.2g}" if verdict.error else ""),
-            "tolerance": _number(verdict.tolerance),
+            "predicted": number(verdict.predicted),
+            "measured": number(verdict.measured) + (f" ± {verdict.error:.2g}" if verdict.error else ""),
+            "tolerance": number(verdict.tolerance),
         }
         for verdict in verdicts
     ]
@@ -40,5 +41,6 @@ def verdict_table(verdicts: Sequence[Verdict]) -> None:
     st.caption(MEANING)
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Four digits, or a dash where there is none."""
     return "–" if value is None else f"{value:.4g}"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .lab import Lab, Prediction
 from .params import Params, format_value
+
+if TYPE_CHECKING:
+    from .execute import Run
 
 
 def describe(lab: Lab) -> dict[str, Any]:
@@ -75,3 +79,26 @@ def caption(lab: Lab, params: Params) -> str:
     """The params of a run in one line: those that differ from the lab's defaults."""
     changed = ", ".join(f"{name} = {format_value(value)}" for name, value in params.changed().items())
     return f"{lab.title}: {changed or 'default parameters'}"
+
+
+def figure_caption(lab: Lab, runs: Mapping[str, Run]) -> str:
+    """What a figure of these runs is made from, in one line: software, lab, and each run's params and key."""
+    made = next(iter(runs.values())).provenance["software"]
+    drawn = [
+        f"{label}: {caption(lab, run.params).removeprefix(f'{lab.title}: ')} [{run.key[:12]}]"
+        for label, run in runs.items()
+    ]
+    return f"{lab.title}, version {lab.version}, {made}. {'; '.join(drawn)}."
+
+
+def citation(lab: Lab, run: Run) -> str:
+    """A BibTeX entry for one run: software, lab, versions, key and trace hash."""
+    made = run.provenance
+    where = f", commit {made['commit']}" if made.get("commit") else ""
+    return f"""@misc{{chalkline_{lab.id}_{run.key[:12]},
+  author = {{{{The Chalkline authors}}}},
+  title  = {{{{{caption(lab, run.params)}}}}},
+  year   = {{{made["created"][:4]}}},
+  note   = {{{made["software"]}{where}, lab {lab.id} version {run.version}, key {run.key}, trace SHA-256
+            {run.trace_sha256}, grade {made["grade"]}; simulates {lab.paper.title} (arXiv {lab.paper.arxiv})}},
+}}"""

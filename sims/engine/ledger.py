@@ -151,6 +151,55 @@ def _own_runs(count: int) -> str:
     return "a run of its own" if count == 1 else f"{count} runs of its own"
 
 
+def audit(lab: Lab, path: Path = PATH) -> list[dict[str, Any]]:
+    """Every claim of a lab's presets with the row that the ledger holds of it, and rows that outlived their claim.
+
+    Each has `stale`: why it does not speak of the present lab, empty where it does. A claim without a row is
+    `undecided`, with neither date nor device.
+    """
+    toy = {(row["preset"], row["id"], row["runs_sha256"]): row for row in _blank_rows(lab.id)}
+    found: list[dict[str, Any]] = []
+    for row in read(path):
+        if row["lab"] != lab.id:
+            continue
+        blank = toy.pop((row["preset"], row["id"], row["runs_sha256"]), None)
+        stale = ""
+        if row["version"] != lab.version:
+            stale = f"Judged by version {row['version']} of the lab, which is now at version {lab.version}."
+        elif blank is None and row["scale"] == "toy":
+            stale = "No preset asks for this claim on these runs any more."
+        elif blank is not None and row["statement"] != blank["statement"]:
+            stale = "The claim is worded differently now."
+        found.append({**row, "stale": stale})
+    return found + [dict(row) for row in toy.values()]
+
+
+@lru_cache(maxsize=256)
+def _blank_rows(lab_id: str) -> tuple[dict[str, Any], ...]:
+    """For each entry of a lab the row of a claim that was never judged."""
+    from .registry import get_lab
+
+    lab, advice = get_lab(lab_id), f"Not judged yet: python -m sims ledger {lab_id}"
+    return tuple(
+        {
+            **unjudged(entry.claim, "undecided", advice).as_dict(),
+            "lab": lab.id,
+            "preset": entry.preset.id,
+            "expected": entry.expected,
+            "version": lab.version,
+            "key": run_key(lab, entry.runs[0]),
+            "runs": len(entry.runs),
+            "runs_sha256": _digest(lab, entry.runs),
+            "replicates": entry.runs[0].replicates,
+            "scale": "toy",
+            "device": "",
+            "date": "",
+            "stale": "Not judged yet.",
+        }
+        for entry in entries(lab)
+    )
+
+
 def read(path: Path = PATH) -> list[dict[str, Any]]:
     """The rows of the last ledger; none where there is no ledger yet."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import subprocess
 from dataclasses import replace
@@ -15,9 +16,9 @@ import pytest
 import vl_convert
 
 from app.frame import export
-from app.frame.pictures import Picture, finish
+from app.frame.pictures import Picture, finish, is_composed
 from app.frame.render import render
-from sims.engine.describe import caption
+from sims.engine.describe import citation, figure_caption
 from tests.app.samples import pictures_of, preset_view
 
 
@@ -67,16 +68,51 @@ def test_text_that_a_spreadsheet_would_run_is_quoted():
 
 
 def test_figures_hold_their_caption_with_the_key_and_come_out_the_same_twice(view, pictures):
-    words = f"{caption(view.lab, view.focus.params)}; run {view.focus.key[:12]}"
+    words = figure_caption(view.lab, view.runs)
     svg = export.figure_bytes(pictures["error"], "svg", words)
     assert svg.startswith(b"<svg")
-    assert view.focus.key[:12].encode() in svg
+    assert all(run.key[:12].encode() in svg for run in view.runs.values()), "every run that is drawn"
     assert svg == export.figure_bytes(pictures["error"], "svg", words)
     png = export.figure_bytes(pictures["error"], "png", words)
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = struct.unpack(">II", png[16:24])
     assert width > 1000 and height > 600
     assert png == export.figure_bytes(pictures["error"], "png", words)
+
+
+@pytest.mark.parametrize("name", ["error", "weights", "plane", "recovery"])
+def test_figures_have_the_width_of_a_papers_text(view, pictures, name):
+    svg, pdf, png = (export.figure_bytes(pictures[name], format, "words") for format in ("svg", "pdf", "png"))
+    assert re.search(rb'<svg[^>]* width="5.5in"', svg)
+    assert pdf.startswith(b"%PDF-")
+    width, height = map(float, re.search(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", pdf).groups())
+    assert width == pytest.approx(5.5 * 72)
+    assert struct.unpack(">II", png[16:24]) == pytest.approx((5.5 * 300, height / 72 * 300), abs=1)
+
+
+def test_a_figure_of_several_views_keeps_its_shape():
+    view = {"data": {"name": "t"}, "mark": "point", "encoding": {"x": {"field": "x", "type": "quantitative"}}}
+    for spec in ({"hconcat": [view, view]}, {**view, "encoding": {**view["encoding"], "row": {"field": "x"}}}):
+        assert is_composed(spec)
+        paper = Picture("p", "t", spec, "1", {"t": {"x": np.array([1.0])}}).on_paper("words")
+        assert "width" not in paper and "autosize" not in paper
+        assert render(paper, "svg").startswith(b"<svg")
+    assert not is_composed(view)
+
+
+def test_long_captions_are_wrapped_and_keys_are_not_broken(view, pictures):
+    words = figure_caption(view.lab, {f"run number {n}": view.focus for n in range(6)})
+    lines = pictures["error"].on_paper(words)["title"]["subtitle"]
+    assert len(lines) > 2 and " ".join(lines) == words
+    assert sum(line.count(f"[{view.focus.key[:12]}]") for line in lines) == 6
+
+
+def test_a_citation_says_which_run_of_which_software(view):
+    entry = citation(view.lab, view.focus)
+    for part in (view.focus.key, view.focus.trace_sha256, view.focus.provenance["software"], view.lab.paper.arxiv):
+        assert part in entry
+    assert entry.count("{") == entry.count("}")
+    assert f"lab {view.lab.id} version {view.lab.version}" in entry
 
 
 def test_a_figure_shows_the_last_frame_alone(pictures):
@@ -92,7 +128,7 @@ def test_figures_are_drawn_in_another_process(pictures, monkeypatch):
     def refuse(*_):
         raise AssertionError("drawn in the server's own process")
 
-    for name in ("vegalite_to_svg", "vegalite_to_png"):
+    for name in ("vegalite_to_svg", "vegalite_to_png", "svg_to_png", "svg_to_pdf"):
         monkeypatch.setattr(vl_convert, name, refuse)
     assert export.figure_bytes(pictures["plane"], "svg", "words").startswith(b"<svg")
 

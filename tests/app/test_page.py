@@ -135,7 +135,7 @@ def test_home_leads_to_every_lab_and_the_app_navigates():
     app = AppTest.from_file(SCRIPT, default_timeout=60).run()
     assert_sound(app)
     assert app.title[0].value == "Chalkline"
-    assert {lab.title for lab in LABS} == {header.value for header in app.subheader}
+    assert {lab.title for lab in LABS} == {header.value for header in app.header}
 
 
 def test_the_page_shows_the_run_that_python_computes():

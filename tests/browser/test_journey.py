@@ -126,7 +126,10 @@ def take_away(page, key):
     section.locator("summary").click()
     svg = downloaded(page, section, "SVG")
     assert svg.startswith(b"<svg") and key[:12].encode() in svg
+    assert downloaded(page, section, "PDF").startswith(b"%PDF-")
     assert downloaded(page, section, "PNG").startswith(b"\x89PNG\r\n")
+    whole = downloaded(page, section, "Page as one file")
+    assert whole.startswith(b"<!doctype html>") and key[:12].encode() in whole
     table = pd.read_csv(io.BytesIO(downloaded(page, section, "CSV")))
     assert set(table["table"]) == {"lines", "theory", "now"}
     parquet = pd.read_parquet(io.BytesIO(downloaded(page, section, "Parquet")))
