@@ -121,6 +121,13 @@ class Field:
                 return tuple(float(part) for part in text.split(","))
         raise BadInput(Problem(self.name, text, f"it must be {self.allowed}", self.advice))
 
+    def contains(self, value: Any) -> bool:
+        """Whether a value of this kind lies within the bounds."""
+        numbers: Iterable[Any] = value if self.kind == "floats" else (value,) if self.kind in ("int", "float") else ()
+        low = float("-inf") if self.ge is None else self.ge
+        high = float("inf") if self.le is None else self.le
+        return all(low <= number <= high for number in numbers)
+
     @property
     def advice(self) -> str:
         return f"Leave it out for the default, {format_value(self.default)}."
@@ -160,12 +167,7 @@ class Params(pydantic.BaseModel):
     def _out_of_range(self) -> Iterator[Problem]:
         for field in self.fields().values():
             value = getattr(self, field.name)
-            numbers: Iterable[Any] = (
-                value if field.kind == "floats" else (value,) if field.kind in ("int", "float") else ()
-            )
-            low = float("-inf") if field.ge is None else field.ge
-            high = float("inf") if field.le is None else field.le
-            if not all(low <= number <= high for number in numbers):
+            if not field.contains(value):
                 shown = shorten(value) if field.kind == "int" else format_value(value)
                 yield Problem(field.name, shown, f"it must be {field.allowed}", field.advice)
 

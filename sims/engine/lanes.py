@@ -1,0 +1,198 @@
+"""Lanes: where the chunks of a sweep are computed, each behind `concurrent.futures.Executor`.
+
+In this process (one thread), in spawned processes (one lane for each, so that a dead one breaks no other), or on
+the workers of a Dask scheduler (one lane in all).
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import spawn
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any
+
+import numpy as np
+
+from .errors import BadInput, Problem, shorten
+from .provenance import cores
+
+ATTEMPTS = 3  # how often a chunk is tried whose worker dies
+CONNECT_SECONDS = 4
+_LOCK = threading.Lock()
+
+
+class Lane:
+    """An executor, how many chunks it takes at a time, and which exceptions mean that a worker died."""
+
+    deaths: tuple[type[BaseException], ...] = ()
+    attempts = ATTEMPTS
+
+    def __init__(self) -> None:
+        self.executor = self._open()
+
+    def _open(self) -> Executor:
+        raise AssertionError("a lane has an executor")
+
+    def capacity(self) -> int:
+        """Chunks in flight: one that is computed, and one that waits beside it."""
+        return 2
+
+    def submit(self, function: Callable[..., Any], task: Any) -> Future[Any]:
+        return self.executor.submit(function, task)
+
+    def renew(self) -> None:
+        """Go on after a worker died."""
+
+    def close(self) -> None:
+        """Stop at once; what is in flight is given up."""
+
+
+class Here(Lane):
+    """One thread of this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stop = np.zeros(1, dtype=np.uint8)
+
+    def _open(self) -> Executor:
+        return ThreadPoolExecutor(1, thread_name_prefix="chalkline-sweep")
+
+    def submit(self, function: Callable[..., Any], task: Any) -> Future[Any]:
+        return self.executor.submit(function, task, self.stop)
+
+    def close(self) -> None:
+        self.stop[0] = 1  # kernels stop at their next poll
+        self.executor.shutdown(cancel_futures=True)
+
+
+class _Worker(SpawnProcess):
+    """A spawned process that does not import the caller's script again: a plain one, without a guard, works."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        with _LOCK:
+            usual = spawn.get_preparation_data
+
+            def without_main(name: str) -> dict[str, Any]:
+                return {key: value for key, value in usual(name).items() if not key.startswith("init_main")}
+
+            spawn.get_preparation_data = without_main
+            try:
+                return SpawnProcess._Popen(process_obj)  # type: ignore[attr-defined]
+            finally:
+                spawn.get_preparation_data = usual
+
+
+class _Context(SpawnContext):
+    """Spawns such processes, and remembers them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[_Worker] = []
+
+    def Process(self, *args: Any, **named: Any) -> _Worker:  # type: ignore[override]
+        self.started.append(_Worker(*args, **named))
+        return self.started[-1]
+
+
+class OneProcess(Lane):
+    """A spawned worker process of its own."""
+
+    deaths = (BrokenExecutor,)
+
+    def _open(self) -> Executor:
+        self.context = _Context()
+        return ProcessPoolExecutor(1, mp_context=self.context, initializer=_begin)
+
+    def renew(self) -> None:
+        self.close()
+        self.executor = self._open()
+
+    def close(self) -> None:
+        for process in self.context.started:
+            if process.pid is not None:
+                process.kill()
+        self.executor.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """First act of a worker: leave interrupts to the submitter, and end when it ends, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, name="chalkline-parent", daemon=True).start()
+
+
+class Cluster(Lane):
+    """The workers of a Dask scheduler, which itself gives a dead worker's chunks to others."""
+
+    attempts = 1
+
+    def __init__(self, address: str) -> None:
+        try:
+            import distributed
+        except ImportError:
+            advice = "Install it: pip install -r requirements-cluster.txt"
+            raise BadInput(Problem("scheduler", address, "this environment has no Dask", advice)) from None
+        self.deaths = (distributed.scheduler.KilledWorker,)
+        advice = f"Start one with: dask scheduler --port 8786; and workers with: dask worker {shorten(address)}"
+        try:
+            self.client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        except (OSError, ValueError, TypeError) as error:
+            why = f"no scheduler answers there ({shorten(str(error) or type(error).__name__)})"
+            raise BadInput(Problem("scheduler", address, why, advice)) from None
+        try:
+            self.client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+        except TimeoutError:
+            self.client.close()
+            raise BadInput(Problem("scheduler", address, "it has no workers", advice)) from None
+        self.threads, self.asked = 1, -math.inf
+        super().__init__()
+
+    def _open(self) -> Executor:
+        executor: Executor = self.client.get_executor(pure=False)
+        return executor
+
+    def capacity(self) -> int:
+        """Twice the threads of the workers that there are now, asked for once a second."""
+        if time.monotonic() - self.asked > 1.0:
+            self.threads = self.client.scheduler_info(0)["total_threads"]
+            self.asked = time.monotonic()
+        return 2 * max(1, self.threads)
+
+    def close(self) -> None:
+        self.executor.shutdown(wait=False)
+        self.client.close()
+
+
+def open_lanes(workers: int | None, scheduler: str | None, chunks: int, alone: bool) -> Sequence[Lane]:
+    """The lanes for that many chunks; `alone` asks for none but this process.
+
+    Raises:
+        BadInput: workers below 1 or together with a scheduler, or a scheduler that cannot be used.
+    """
+    if workers is not None and workers < 1:
+        raise BadInput(Problem("workers", workers, "it must be at least 1", "Leave it out for one on each core."))
+    if workers is not None and scheduler:
+        raise BadInput(Problem("workers", workers, "the workers of a cluster are its own", "Leave one of both out."))
+    if scheduler is None and workers is None:
+        scheduler = os.environ.get("CHALKLINE_SCHEDULER") or None
+    if chunks == 0:
+        return ()
+    if scheduler and not alone:
+        return (Cluster(scheduler),)
+    count = min(cores() if workers is None else workers, chunks)
+    return (Here(),) if count == 1 or alone else tuple(OneProcess() for _ in range(count))
