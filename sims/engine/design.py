@@ -72,9 +72,8 @@ class Design:
 
     def as_dict(self) -> dict[str, Any]:
         """The design as the manifest of a sweep holds it."""
-        active = {name: value for name, value in self.base.active().items() if name not in self.axes}
         shape: dict[str, Any] = {"points": self.rows} if self.levels is None else {"grid": dict(self.levels)}
-        return {"base": active, "axes": list(self.axes), **shape}
+        return {"base": self.base.active(), "axes": list(self.axes), **shape}
 
     @staticmethod
     def restore(lab: Lab, content: Mapping[str, Any]) -> Design:

@@ -142,6 +142,7 @@ def execute(
     workers: int | None = None,
     monitor: RunMonitor | None = None,
     on_progress: Callable[[float], None] | None = None,
+    alone: bool = False,
 ) -> Run:
     """Run a lab, or fetch the stored run of the same key.
 
@@ -152,6 +153,7 @@ def execute(
         workers: threads that replicates are spread over; by default the process-wide pool of one per core.
         monitor: arrays through which the run is watched and cancelled.
         on_progress: called about ten times a second with the fraction done.
+        alone: compute the theory after the simulation instead of beside it, as where every core has a run.
 
     Raises:
         Cancelled: the monitor's cancel flag was set.
@@ -167,13 +169,18 @@ def execute(
     single_threaded_blas()
     start = time.perf_counter()
     monitor = RunMonitor.allocate(lab, params) if monitor is None else monitor
-    aside = _aside()
-    predicting = aside.submit(predict, lab, params)  # the theory works while the kernels do
-    aside.shutdown(wait=False)
-    trace = _simulate(lab, params, monitor, workers, on_progress)
+    if alone:
+        trace = _simulate(lab, params, monitor, workers, on_progress)
+        prediction = predict(lab, params)
+    else:
+        aside = _aside()
+        predicting = aside.submit(predict, lab, params)  # the theory works while the kernels do
+        aside.shutdown(wait=False)
+        trace = _simulate(lab, params, monitor, workers, on_progress)
+        prediction = predicting.result()
     wall = time.perf_counter() - start
     made = provenance(lab, params, NUMBA)
-    run = _complete(lab, params, trace, predicting.result(), key, provenance=made, wall_s=wall, cached=False)
+    run = _complete(lab, params, trace, prediction, key, provenance=made, wall_s=wall, cached=False)
     if store is not None:
         store.put(run)
     return run

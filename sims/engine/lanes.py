@@ -9,22 +9,29 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import spawn
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from .errors import BadInput, Problem, shorten
+from .errors import BadInput, Cancelled, Problem, shorten
 from .provenance import cores
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .execute import RunMonitor
 
 ATTEMPTS = 3  # how often a chunk is tried whose worker dies
 CONNECT_SECONDS = 4
+_ADDRESS = re.compile(r"t(?:cp|ls)://(\[[0-9a-fA-F:]+\]|[^\s:/]+):([0-9]{1,5})")
 _LOCK = threading.Lock()
 
 
@@ -54,12 +61,31 @@ class Lane:
         """Stop at once; what is in flight is given up."""
 
 
+class Stop:
+    """How the thread of a sweep is asked to stop: between points, or through the monitor of the run that it is at."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._at: NDArray[np.uint8] | None = None
+
+    def begin(self, monitor: RunMonitor) -> None:
+        """The run of this monitor begins. Raises Cancelled where it shall not."""
+        self._at = monitor.cancel
+        if self.asked:
+            raise Cancelled("The sweep was stopped.")
+
+    def set(self) -> None:
+        self.asked = True
+        if self._at is not None:
+            self._at[0] = 1  # the kernel stops at its next poll
+
+
 class Here(Lane):
     """One thread of this process."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stop = np.zeros(1, dtype=np.uint8)
+        self.stop = Stop()
 
     def _open(self) -> Executor:
         return ThreadPoolExecutor(1, thread_name_prefix="chalkline-sweep")
@@ -68,7 +94,7 @@ class Here(Lane):
         return self.executor.submit(function, task, self.stop)
 
     def close(self) -> None:
-        self.stop[0] = 1  # kernels stop at their next poll
+        self.stop.set()
         self.executor.shutdown(cancel_futures=True)
 
 
@@ -148,16 +174,15 @@ class Cluster(Lane):
             advice = "Install it: pip install -r requirements-cluster.txt"
             raise BadInput(Problem("scheduler", address, "this environment has no Dask", advice)) from None
         self.deaths = (distributed.scheduler.KilledWorker,)
-        advice = f"Start one with: dask scheduler --port 8786; and workers with: dask worker {shorten(address)}"
         try:
             self.client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError, TypeError) as error:
-            why = f"no scheduler answers there ({shorten(str(error) or type(error).__name__)})"
-            raise BadInput(Problem("scheduler", address, why, advice)) from None
+        except Exception as error:  # what else may listen there answers anything, and Dask fails in any way
+            raise _no_scheduler(address, str(error) or type(error).__name__) from None
         try:
             self.client.wait_for_workers(1, timeout=CONNECT_SECONDS)
         except TimeoutError:
             self.client.close()
+            advice = f"Start one on each machine: dask worker {shorten(address)} --nthreads 1 --nworkers -1"
             raise BadInput(Problem("scheduler", address, "it has no workers", advice)) from None
         self.threads, self.asked = 1, -math.inf
         super().__init__()
@@ -178,18 +203,36 @@ class Cluster(Lane):
         self.client.close()
 
 
-def open_lanes(workers: int | None, scheduler: str | None, chunks: int, alone: bool) -> Sequence[Lane]:
-    """The lanes for that many chunks; `alone` asks for none but this process.
+def _no_scheduler(address: str, why: str) -> BadInput:
+    advice = "Start one: dask scheduler --port 8786"
+    return BadInput(Problem("scheduler", address, f"no scheduler answers there ({shorten(why)})", advice))
+
+
+def chosen_scheduler(workers: int | None, scheduler: str | None) -> str | None:
+    """The scheduler to use, by default that of the environment; None for this machine.
 
     Raises:
-        BadInput: workers below 1 or together with a scheduler, or a scheduler that cannot be used.
+        BadInput: workers below 1 or together with a scheduler, or an address at which nobody listens.
     """
     if workers is not None and workers < 1:
         raise BadInput(Problem("workers", workers, "it must be at least 1", "Leave it out for one on each core."))
     if workers is not None and scheduler:
         raise BadInput(Problem("workers", workers, "the workers of a cluster are its own", "Leave one of both out."))
-    if scheduler is None and workers is None:
-        scheduler = os.environ.get("CHALKLINE_SCHEDULER") or None
+    address = scheduler or (None if workers is not None else os.environ.get("CHALKLINE_SCHEDULER"))
+    if not address:
+        return None
+    parts = _ADDRESS.fullmatch(address)
+    if parts is None:
+        raise BadInput(Problem("scheduler", address, "it must be tcp://HOST:PORT or tls://HOST:PORT", "Correct it."))
+    try:  # Dask would go on trying for its whole timeout
+        with socket.create_connection((parts[1].strip("[]"), int(parts[2])), timeout=CONNECT_SECONDS):
+            return address
+    except (OSError, OverflowError) as error:
+        raise _no_scheduler(address, getattr(error, "strerror", None) or str(error)) from None
+
+
+def open_lanes(workers: int | None, scheduler: str | None, chunks: int, alone: bool) -> Sequence[Lane]:
+    """The lanes for that many chunks; `alone` asks for none but this process. Raises BadInput."""
     if chunks == 0:
         return ()
     if scheduler and not alone:

@@ -26,7 +26,7 @@ from .design import MOST_POINTS, Design
 from .errors import BadInput, Cancelled, ChalklineError, Paused, Problem, TooLarge
 from .keys import NUMBA, run_key
 from .lab import Lab, Prediction
-from .lanes import Lane, open_lanes
+from .lanes import Lane, Stop, chosen_scheduler, open_lanes
 from .params import Params, Value, canonical_json, format_value
 from .provenance import fingerprint, provenance, source_digest
 from .registry import get_lab
@@ -173,11 +173,11 @@ class Task:
     theory_only: bool
 
 
-def compute_chunk(task: Task, stop: NDArray[np.uint8] | None = None) -> Part:
+def compute_chunk(task: Task, stop: Stop | None = None) -> Part:
     """All points of a chunk; a point that raises has failed, and the others go on.
 
     Raises:
-        Cancelled: `stop` (1,), shared with the submitter where both are one process, was set.
+        Cancelled: `stop`, which the submitter holds where both are one process, was set.
         ChalklineError: this worker runs other code than the submitter.
     """
     lab = get_lab(task.lab)
@@ -190,8 +190,6 @@ def compute_chunk(task: Task, stop: NDArray[np.uint8] | None = None) -> Part:
     points: list[_Point] = []
     failures: list[tuple[int, str]] = []
     for index in range(len(task.rows)):
-        if stop is not None and stop[0]:
-            raise Cancelled("The sweep was stopped.")
         try:
             points.append(_compute(lab, design.params(index), task, task.start + index, stop))
         except Cancelled:
@@ -218,16 +216,16 @@ class _Point:
     identity: Mapping[str, Sequence[Any]]
 
 
-def _compute(lab: Lab, params: Params, task: Task, point: int, stop: NDArray[np.uint8] | None) -> _Point:
+def _compute(lab: Lab, params: Params, task: Task, point: int, stop: Stop | None) -> _Point:
     from .execute import RunMonitor, execute, predict
 
+    monitor = RunMonitor.allocate(lab, params)
+    if stop is not None:
+        stop.begin(monitor)
     if task.theory_only:
         predicted = ends(predict(lab, params))
         return _Point(point, params, run_key(lab, params), 1, {}, predicted, {}, {})
-    monitor = RunMonitor.allocate(lab, params)
-    if stop is not None:
-        monitor = RunMonitor(stop, monitor.progress, monitor.records)
-    run = execute(lab, params, workers=1, monitor=monitor)
+    run = execute(lab, params, workers=1, monitor=monitor, alone=True)
     trace = run.trace
     return _Point(
         point,
@@ -440,6 +438,7 @@ def run_sweep(
         ChalklineError: the workers run other code, or were lost.
     """
     store = Store() if store is None else store
+    scheduler = chosen_scheduler(workers, scheduler)
     folder = _folder(plan, store, name, lab)
     sweep = Sweep(folder, _design_of(folder) if plan is None else plan.design)
     if sweep.complete and folder.finished():
@@ -478,7 +477,7 @@ def _folder(plan: Plan | None, store: Store, name: str | None, lab: Lab | None) 
             "design": design.as_dict(),
             "claims": plan.claims,
             "theory_only": plan.theory_only,
-            "chunks": [[stop, round(seconds, 3)] for stop, seconds in plan.chunks],
+            "chunks": [[stop, float(f"{seconds:.4g}")] for stop, seconds in plan.chunks],
             "provenance": made,
         }
         return create_folder(store, name, manifest)

@@ -255,9 +255,7 @@ def ordered(names: Sequence[str], axes: Sequence[str]) -> list[str]:
 def sweep_path(store: Store, name: str) -> Path:
     """The folder of the sweep of that name. Raises BadInput for what is no name."""
     if not _NAME.fullmatch(name):
-        allowed = (
-            "a name has up to 100 letters, digits, dots, dashes and underscores, and begins with one of the first two"
-        )
+        allowed = "a name has at most 100 letters, digits, dots, dashes and underscores, the first a letter or digit"
         raise BadInput(Problem("name", name, allowed, "Leave it out: a sweep is then named by its key."))
     return store.path / "sweeps" / name
 
