@@ -4,11 +4,10 @@
 
 The speed-up is that of the whole sweep, the start of two processes included. The overhead compares the processor
 time of a sweep in one process with that of a plain loop over `execute` on the same points, of about 10 ms each; the
-two take turns, and the median over rounds counts, so that a busy machine disturbs little.
+two take turns, and the best of the rounds counts, which other work on the machine disturbs least.
 """
 
 import resource
-import statistics
 import sys
 import tempfile
 from time import perf_counter
@@ -70,17 +69,16 @@ def looped(design):
 
 
 def overhead(lab):
-    """(milliseconds of a point in a plain loop, the share that a sweep adds), medians of processor time."""
+    """(milliseconds of a point in a plain loop, the share that a sweep adds): processor time, the best of rounds."""
     design = small(lab)
     looped(design), swept(design, 1)
-    plain, shares = [], []
+    plain, whole = [], []
     for _ in range(ROUNDS):
         forget(lab)
-        alone = timed(lambda: looped(design))[1]
+        plain.append(timed(lambda: looped(design))[1])
         forget(lab)
-        plain.append(1000 * alone / len(design))
-        shares.append(timed(lambda: swept(design, 1))[1] / alone - 1)
-    return statistics.median(plain), statistics.median(shares)
+        whole.append(timed(lambda: swept(design, 1))[1])
+    return 1000 * min(plain) / len(design), min(whole) / min(plain) - 1
 
 
 def rows():

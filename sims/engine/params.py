@@ -10,7 +10,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal, Self
@@ -123,10 +123,12 @@ class Field:
 
     def contains(self, value: Any) -> bool:
         """Whether a value of this kind lies within the bounds."""
-        numbers: Iterable[Any] = value if self.kind == "floats" else (value,) if self.kind in ("int", "float") else ()
-        low = float("-inf") if self.ge is None else self.ge
-        high = float("inf") if self.le is None else self.le
-        return all(low <= number <= high for number in numbers)
+        if self.kind in ("int", "float"):
+            return self._within(value)
+        return self.kind != "floats" or all(map(self._within, value))
+
+    def _within(self, number: float) -> bool:
+        return (self.ge is None or number >= self.ge) and (self.le is None or number <= self.le)
 
     @property
     def advice(self) -> str:
@@ -231,7 +233,9 @@ class Params(pydantic.BaseModel):
     def is_active(self, name: str) -> bool:
         """Whether the field means anything for the values of the others."""
         conditions = self.fields()[name].only_if
-        return all(self.is_active(other) and getattr(self, other) in values for other, values in conditions.items())
+        return not conditions or all(
+            self.is_active(other) and getattr(self, other) in values for other, values in conditions.items()
+        )
 
     def active(self) -> dict[str, Value]:
         """The active fields and their values, in declared order."""

@@ -599,7 +599,7 @@ class _Session:
         self.lost += [Failure(point, self.sweep.design.values(point), why) for point in range(start, stop)]
 
     def _pause(self) -> None:
-        """Keep what comes back within a few seconds, then stop. Always raises Paused."""
+        """Keep what comes back within a few seconds, then stop. Raises Paused unless that was all."""
         self.waiting.clear()
         for future in list(self.flying):
             if future.cancel():
@@ -608,6 +608,8 @@ class _Session:
         while self.flying and time.monotonic() < deadline:
             self._collect(min(_TICK, GRACE_SECONDS))
             self.waiting.clear()
+        if not (self.sweep.folder.missing or self.lost):
+            return
         folder = self.sweep.folder
         done = sum(stop - start for chunk, (start, stop) in enumerate(folder.chunks) if chunk in folder.names)
         raise Paused(
