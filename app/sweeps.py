@@ -15,7 +15,7 @@ import streamlit as st
 from sims.engine import BadInput, ChalklineError, Lab, all_labs, get_lab
 from sims.engine.budget import describe_seconds
 from sims.engine.describe import caption
-from sims.engine.params import Field, Value, format_value
+from sims.engine.params import Field, Value, canonical_json, format_value
 from sims.engine.sweep import Plan, open_sweep
 
 from .frame import look
@@ -60,11 +60,19 @@ POLL_SECONDS = 1.0
 MOST_LINKED = 400  # points that are laid out as a table of links
 _HELD, _ADDRESS, _PAUSED = "state/sweeps", "address/sweeps", "sweep/paused"
 _NONE = "(none)"
+# Three short numbers in one row, on a phone too.
+_STYLE = """
+<style>
+[class*="st-key-sweep-range"] { flex-wrap: nowrap !important; gap: 0.5rem; }
+[class*="st-key-sweep-range"] > div { min-width: 0 !important; flex: 1 1 0 !important; }
+</style>
+"""
 
 
 def sweeps() -> None:
     """The page."""
     look.apply()
+    st.html(_STYLE)
     state, notices = _state()
     lab = get_lab(state.lab)
     st.title("Sweeps")
@@ -192,7 +200,7 @@ def _axis_box(lab: Lab, state: SweepState, number: int, words: str) -> None:
         st.error(escape(str(error)))
         return
     exact = st.session_state.get("sweep/exact", False)
-    if exact or not axis.numeric or (field.live is None and len(axis.values) < 2):
+    if exact or not axis.numeric or field.live is None:
         _typed_values(state, number, field, key, problem)
     else:
         _ranged_values(state, number, axis, key)
@@ -246,7 +254,7 @@ def _ranged_values(state: SweepState, number: int, axis: Axis, key: str) -> None
     def changed() -> None:
         given = {part: st.session_state[keys[part]] for part in now}
         low, high = min(given["from"], given["to"]), max(given["from"], given["to"])
-        _set_axis(number, axis_text(_held().base, axis.name, given["points"], low, high))
+        _set_axis(number, axis_text(_held().base, axis.name, given["points"], low, high, axis.log))
 
     for part, value in now.items():
         st.session_state[keys[part]] = value
@@ -256,10 +264,10 @@ def _ranged_values(state: SweepState, number: int, axis: Axis, key: str) -> None
         "max_value": None if field.le is None else kind(field.le),
     }
     help_text = f"{field.help} Allowed: {field.allowed}."
-    low, high, count = st.columns(3)
-    low.number_input("From", key=keys["from"], help=help_text, on_change=changed, **bounds, **step)
-    high.number_input("To", key=keys["to"], on_change=changed, **bounds, **step)
-    count.number_input("Points", 1, MOST_VALUES, key=keys["points"], on_change=changed)
+    with st.container(horizontal=True, key=f"sweep-range-{number}"):
+        st.number_input("From", key=keys["from"], help=help_text, on_change=changed, **bounds, **step)
+        st.number_input("To", key=keys["to"], on_change=changed, **bounds, **step)
+        st.number_input("Points", 1, MOST_VALUES, key=keys["points"], on_change=changed)
 
 
 def nice_step(now: Mapping[str, float]) -> float:
@@ -275,7 +283,7 @@ def _switches(state: SweepState) -> None:
         st.number_input(
             "Replicates",
             1,
-            64,
+            max(64, state.base.replicates),
             key="sweep/replicates",
             on_change=lambda: _set_base("replicates", int(st.session_state["sweep/replicates"])),
             disabled=state.theory_only,
@@ -414,10 +422,20 @@ def _stopping(job: SweepJob) -> None:
     st.info("Pausing: what is nearly done is kept.")
 
 
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _pictured(
+    identity: str, _lab: Lab, _state: SweepState, _plan: Plan, _outcome: Outcome | None, _present: bool
+) -> Picture:
+    return sweep_picture(_lab, _state, _plan, _outcome, metric_options(_lab, _state.base), _present)
+
+
 def _draw(lab: Lab, state: SweepState, plan: Plan, outcome: Outcome | None) -> Picture:
-    options = metric_options(lab, state.base)
     present = look.presenting()
-    picture = sweep_picture(lab, state, plan, outcome, options, present)
+    if outcome is None or outcome.complete:  # as every visitor sees it, and again on each rerun
+        identity = canonical_json([encode_sweep(state), plan.key, outcome is None, present])
+        picture = _pictured(identity, lab, state, plan, outcome, present)
+    else:
+        picture = sweep_picture(lab, state, plan, outcome, metric_options(lab, state.base), present)
     player([picture.for_player()], steps=None, step_label="step", key="player/sweep", present=present, height=380)
     if picture.note:
         st.caption(picture.note)

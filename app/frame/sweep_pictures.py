@@ -27,7 +27,9 @@ from .verdicts import MARKS
 _VERDICTS = {"holds": "$run3", "fails": "$run2", "outside": "$run5", "undecided": "$muted"}
 _DASHES = {CLAIMED: [7, 4], UNCLAIMED: [3, 4]}
 _INKS = {CLAIMED: "$text", UNCLAIMED: "$muted"}
-_MARK = {"align": "right", "dx": -5, "dy": 8, "fontSize": 12, "fontWeight": "bold", "color": "$text"}
+_MARK = {"dy": 9, "fontSize": 12, "fontWeight": "bold", "color": "$text"}
+_EDGE = {"stroke": "$background", "strokeWidth": 3, "strokeOpacity": 0.85}
+_SIDES = {"left": 6, "right": -6}
 _NEW_TAB = {"embedOptions": {"loader": {"target": "_blank", "rel": "noopener"}}}
 _WAITING, _FAILED, _EMPTY = "not computed yet", "failed", "no finite value"
 _SIGNS = {_WAITING: "", _FAILED: "✕", _EMPTY: "–"}
@@ -38,7 +40,8 @@ class Points:
     """What is drawn of each point of a sweep, in the order of its design.
 
     `value` (P,) is what `show` asks for, `mean`, `error` and `n` the simulation, `theory` the prediction, `verdict`
-    the words of a claim; `state` says why a point without a value has none. `links` open the runs.
+    the words of a claim; `state` says why a point without a value has none. `claimed` says whether what is drawn of
+    the theory is claimed there: yes, no, or nothing if it was not asked. `links` open the runs.
     """
 
     value: NDArray[np.float64]
@@ -50,6 +53,7 @@ class Points:
     state: list[str]
     reason: list[str]
     links: list[str]
+    claimed: list[str]
 
     def __len__(self) -> int:
         return len(self.state)
@@ -84,7 +88,12 @@ def points_of(state: SweepState, plan: Plan, outcome: Outcome | None, present: b
             status[point] = ""
     params = [possible(plan.design, point) for point in range(count)]
     links = ["" if one is None else point_link(state, one, present) for one in params]
-    return Points(value, measured, columns["error"], columns["n"], theory, verdict, status, reason, links)
+    claimed = [""] * count
+    if view != "measured" and not state.claims:
+        asked = claimed_points(plan, name, np.flatnonzero(np.isfinite(value)).tolist())
+        for point, yes in (asked or {}).items():
+            claimed[point] = "yes" if yes else "no"
+    return Points(value, measured, columns["error"], columns["n"], theory, verdict, status, reason, links, claimed)
 
 
 def sweep_picture(
@@ -128,6 +137,16 @@ def _heat_note(lines: Sequence[ChalkLine], points: Points, state: SweepState) ->
             else "no replicate ended with a finite value"
         )
         parts.append(f"–: {silent}.")
+    if "no" in points.claimed:
+        parts.append("Pale: theory that is not claimed there.")
+    elif (
+        (state.theory_only or state.show != "measured")
+        and "yes" not in points.claimed
+        and np.isfinite(points.value).any()
+    ):
+        parts.append(
+            "Whether the theory is claimed takes too long to ask for so many points; the page of a run says it."
+        )
     return " ".join(parts)
 
 
@@ -168,7 +187,7 @@ def _heat_map(
     row = np.repeat(np.arange(len(x_axis.values)), len(y_axis.values))
     cells: dict[str, Any] = {**_places(x_axis, "x", row), **_places(y_axis, "y", column)}
     cells |= {"value": points.value, "mean": points.mean, "error": points.error, "theory": points.theory}
-    cells |= {name: np.array(getattr(points, name), dtype=object) for name in ("verdict", "state", "reason")}
+    cells |= {name: np.array(getattr(points, name), dtype=object) for name in ("verdict", "state", "reason", "claimed")}
     cells["link"] = np.array(points.links, dtype=object)
     log = _is_log(lab, state, points.value)
     there = np.array([one == "" for one in points.state]) & (points.value > 0 if log else True)
@@ -177,6 +196,7 @@ def _heat_map(
     absent["sign"] = np.array([_SIGNS.get(one, "–") for one in absent["state"]], dtype=object)
     x, y = _encoding(x_axis, "x"), _encoding(y_axis, "y")
     tips = _tooltips(axes, state)
+    pale = alt.condition("datum.claimed === 'no'", alt.value(0.4), alt.value(1.0))
     table = alt.Chart(alt.NamedData("cells"))
     frame = alt.Chart(alt.NamedData("absent"))
     rect = {"strokeWidth": 0.6, "stroke": "$background", "cursor": "pointer", "clip": True}
@@ -187,7 +207,7 @@ def _heat_map(
             tooltip=[*tips[:2], alt.Tooltip("state:N", title="point"), alt.Tooltip("reason:N", title="reason")],
         ),
         table.mark_rect(**rect).encode(
-            **x, **y, color=_colour(lab, state, points, title, log), href="link:N", tooltip=tips
+            **x, **y, color=_colour(lab, state, points, title, log), opacity=pale, href="link:N", tooltip=tips
         ),
         frame.mark_text(color="$text", fontSize=12).encode(
             **_middle(x_axis, "x"), **_middle(y_axis, "y"), text="sign:N"
@@ -236,7 +256,9 @@ def _ticks(axis: Axis) -> alt.Axis:
     """The swept values themselves where they are few, else at most eight of them."""
     shown = axis.numbers[:: -(-len(axis.values) // 8)].tolist()
     # A config's tickCount would thin out given values as well.
-    return alt.Axis(values=shown, tickCount=len(shown), format="~g" if axis.field.kind == "float" else ",d", grid=False)
+    return alt.Axis(
+        values=shown, tickCount=len(shown), format=".3~g" if axis.field.kind == "float" else ",d", grid=False
+    )
 
 
 def _is_log(lab: Lab, state: SweepState, values: NDArray[np.float64]) -> bool:
@@ -277,61 +299,71 @@ def _tooltips(axes: Sequence[Axis], state: SweepState) -> list[alt.Tooltip]:
             alt.Tooltip("mean:Q", title="mean", format=".4~g"),
             alt.Tooltip("error:Q", title="standard error", format=".2~g"),
         ]
-    return [*tips, alt.Tooltip("theory:Q", title="theory", format=".4~g")]
+    tips.append(alt.Tooltip("theory:Q", title="theory", format=".4~g"))
+    asked = state.theory_only or state.show != "measured"
+    return [*tips, alt.Tooltip("claimed:N", title="claimed there")] if asked else tips
 
 
 def _drawn_lines(
     lines: Sequence[ChalkLine], x_axis: Axis, y_axis: Axis
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """The lines as one table, cut at the edges of the picture, and their marks."""
-    names = ("x", "y", "words", "kind", "line", "order")
     rows: list[tuple[Any, ...]] = []
     marks: list[tuple[Any, ...]] = []
-    for number, line in enumerate(lines):
+    for number, line in enumerate(sorted(lines, key=lambda line: not line.claimed)):
         xs, ys = np.asarray(line.x, dtype=np.float64), np.asarray(line.y, dtype=np.float64)
-        inside = np.isfinite(xs) & np.isfinite(ys)
-        inside &= (xs > 0 if x_axis.log else True) & (ys > 0 if y_axis.log else True)
+        kept = np.isfinite(xs) & np.isfinite(ys)
+        kept &= (xs > 0 if x_axis.log else True) & (ys > 0 if y_axis.log else True)
+        seen = kept & (xs >= x_axis.span[0]) & (xs <= x_axis.span[1]) & (ys >= y_axis.span[0]) & (ys <= y_axis.span[1])
+        if not seen.any():
+            continue
         kind = CLAIMED if line.claimed else UNCLAIMED
-        rows += [
-            (x, y, line.words, kind, f"line {number}", i)
-            for i, (x, y) in enumerate(zip(xs[inside], ys[inside], strict=True))
-        ]
-        seen = (
-            inside & (xs >= x_axis.span[0]) & (xs <= x_axis.span[1]) & (ys >= y_axis.span[0]) & (ys <= y_axis.span[1])
-        )
-        if line.mark and seen.any():
+        points = enumerate(zip(xs[kept], ys[kept], strict=True))
+        rows += [(x, y, line.words, kind, f"line {number}", order) for order, (x, y) in points]
+        if line.mark:
             last = int(np.flatnonzero(seen)[-1])
-            marks.append((xs[last], ys[last], line.mark))
+            marks.append((xs[last], ys[last], line.mark, "left" if _place(x_axis, xs[last]) < 0.7 else "right"))
     if not rows:
         return None
-    texts = ("words", "kind", "line", "mark")
-    table = {n: np.array([row[i] for row in rows], dtype=object if n in texts else float) for i, n in enumerate(names)}
-    named = {
-        n: np.array([row[i] for row in marks], dtype=object if n in texts else float)
-        for i, n in enumerate(("x", "y", "mark"))
-    }
-    return table, named
+    return _columns(("x", "y", "words", "kind", "line", "order"), rows), _columns(("x", "y", "mark", "side"), marks)
+
+
+def _place(axis: Axis, value: float) -> float:
+    """How far along the axis a value lies, from 0 to 1."""
+    low, high, at = (math.log(v) if axis.log else v for v in (*axis.span, value))
+    return (at - low) / (high - low)
+
+
+def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    numbers = ("x", "y", "x_at", "value", "order")
+    return {n: np.array([row[i] for row in rows], dtype=float if n in numbers else object) for i, n in enumerate(names)}
 
 
 def _chalk(table: Mapping[str, Any]) -> list[Any]:
     """Layers of the lines: a light edge, so that they show on any colour, then the dashes, then their marks."""
     lines, marks = alt.Chart(alt.NamedData("lines")), alt.Chart(alt.NamedData("marks"))
-    words = list(dict.fromkeys(table["words"].tolist()))
-    kinds = {word: table["kind"][table["words"].tolist().index(word)] for word in words}
+    words = dict(zip(table["words"].tolist(), table["kind"].tolist(), strict=True))
     x, y = alt.X("x:Q"), alt.Y("y:Q")
     common = [x, y, alt.Detail("line:N"), alt.Order("order:Q")]
-    dashes = alt.Scale(domain=words, range=[_DASHES[kinds[word]] for word in words])
-    inks = alt.Scale(domain=words, range=[_INKS[kinds[word]] for word in words])
     return [
         lines.mark_line(clip=True, strokeWidth=5.5, stroke="$background", opacity=0.85).encode(*common),
-        lines.mark_line(clip=True, strokeWidth=2.4).encode(
-            *common,
-            alt.StrokeDash("words:N", sort=words, scale=dashes, legend=legend(words, "bottom")),
-            stroke=alt.Stroke("words:N", sort=words, scale=inks, legend=None),
+        lines.mark_line(clip=True, strokeWidth=2.4).encode(*common, *_dashed("words:N", words)),
+        *(
+            marks.mark_text(**_MARK, **look, align=side, dx=dx)
+            .encode(x, y, text="mark:N")
+            .transform_filter(f"datum.side === '{side}'")
+            for look in (_EDGE, {})
+            for side, dx in _SIDES.items()
         ),
-        marks.mark_text(**_MARK, stroke="$background", strokeWidth=3, strokeOpacity=0.85).encode(x, y, text="mark:N"),
-        marks.mark_text(**_MARK).encode(x, y, text="mark:N"),
     ]
+
+
+def _unlimited(words: Sequence[str]) -> alt.Legend:
+    """A legend below the picture that shows all of its words."""
+    shown = legend(words, "bottom")
+    shown.labelLimit = 0
+    shown.columns = 1
+    return shown
 
 
 # -- one axis ------------------------------------------------------------------------------------------------------
@@ -369,49 +401,43 @@ def _curve(
     upright = [line for line in lines if not len(line.y)]
     along = [line for line in lines if len(line.y)]
     values = [dots["low"], dots["high"], chalk["value"], *(np.asarray(line.y, dtype=float) for line in along)]
-    y = alt.Y("value:Q", title=title, scale=_span(values, log), axis=alt.Axis(format="~g"))
+    upwards = _span(values, log)
+    y = alt.Y("value:Q", title=title, scale=upwards, axis=alt.Axis(format="~g"))
     x = alt.X("x_at:Q", title=axis.title, scale=_scale(axis), axis=_ticks(axis)) if axis.numeric else alt.X(
         "x_text:N", sort=axis.texts, title=axis.title, axis=alt.Axis(labelAngle=0)
     )  # fmt: skip
     table, theory = alt.Chart(alt.NamedData("dots")), alt.Chart(alt.NamedData("chalk"))
     layers: list[Any] = []
     data: dict[str, Any] = {"dots": dots}
-    if upright or along:
-        drawn = _ruled(upright, along)
-        data["lines"] = drawn
-        layers += _rules(drawn, x, y)
-    if len(chalk["value"]):
+    kinds = [kind for kind in (CLAIMED, UNCLAIMED) if kind in set(chalk["kind"])]
+    ruled = _ruled(upright, along)
+    words = {word: kind for word, kind in zip(ruled["words"], ruled["kind"], strict=True)} | {
+        kind: kind for kind in kinds
+    }
+    if ruled["words"].size:
+        data["lines"] = ruled
+        layers += _rules(x, y, words)
+    if kinds:
         data["chalk"] = chalk
-        kinds = [kind for kind in (CLAIMED, UNCLAIMED) if kind in set(chalk["kind"])]
-        dash = alt.StrokeDash(
-            "kind:N",
-            sort=kinds,
-            scale=alt.Scale(domain=kinds, range=[_DASHES[k] for k in kinds]),
-            legend=legend(kinds, "bottom"),
-        )
-        ink = alt.Stroke("kind:N", scale=alt.Scale(domain=kinds, range=[_INKS[k] for k in kinds]), legend=None)
         mark = (
             theory.mark_line(strokeWidth=2.2, clip=True) if axis.numeric else theory.mark_tick(thickness=2.4, size=34)
         )
-        layers.append(
-            mark.encode(x, y, alt.Detail("group:N"), dash, stroke=ink)
-            if axis.numeric
-            else mark.encode(x, y, stroke=ink)
-        )
+        layers.append(mark.encode(x, y, alt.Detail("group:N"), *_dashed("kind:N", words)))
     if axis.numeric:
         layers.append(table.mark_line(color=PALETTE[0], strokeWidth=1.2, opacity=0.6, clip=True).encode(x, y))
     tips = _tooltips([axis], state)
     layers += [
         table.mark_rule(color=PALETTE[0], strokeWidth=2, clip=True).encode(
-            x, alt.Y("low:Q", title=title, scale=y.scale), alt.Y2("high:Q")
+            x, alt.Y("low:Q", title=title, scale=upwards), alt.Y2("high:Q")
         ),
         table.mark_point(filled=True, size=110, color=PALETTE[0], cursor="pointer", clip=True).encode(
             x, y, href="link:N", tooltip=tips
         ),
     ]
-    spec = finish(alt.layer(*layers).resolve_scale(stroke="independent", strokeDash="independent"))
+    spec = finish(alt.layer(*layers))
     note = "Dots: mean over replicates, with one standard error; a click on one opens its run."
-    note = note if simulated.any() else "Theory alone: at the end of each run."
+    if state.theory_only or state.show == "theory":
+        note = "Theory alone, at the end of each run." if kinds else "The theory has no number for this here."
     note += f" {reason}" if reason else ""
     failed = points.state.count(_FAILED)
     return spec, data, note + (f" {failed} points failed; the reasons are listed below." if failed else "")
@@ -476,30 +502,29 @@ def _ruled(upright: Sequence[ChalkLine], along: Sequence[ChalkLine]) -> dict[str
         kind = CLAIMED if line.claimed else UNCLAIMED
         ys = line.y if len(line.y) else [math.nan] * len(line.x)
         rows += [(x, y, line.words, kind, f"line {number}", not len(line.y)) for x, y in zip(line.x, ys, strict=True)]
-    names = ("x_at", "value", "words", "kind", "line", "upright")
-    texts = ("words", "kind", "line", "upright")
-    return {n: np.array([row[i] for row in rows], dtype=object if n in texts else float) for i, n in enumerate(names)}
+    return _columns(("x_at", "value", "words", "kind", "line", "upright"), rows)
 
 
-def _rules(table: Mapping[str, Any], x: alt.X, y: alt.Y) -> list[Any]:
+def _rules(x: alt.X, y: alt.Y, words: Mapping[str, str]) -> list[Any]:
     """Lines of theory in a sweep over one axis: upright ones, and curves."""
-    words = list(dict.fromkeys(table["words"].tolist()))
-    kinds = {word: table["kind"][table["words"].tolist().index(word)] for word in words}
-    dash = alt.StrokeDash(
-        "words:N",
-        sort=words,
-        scale=alt.Scale(domain=words, range=[_DASHES[kinds[word]] for word in words]),
-        legend=legend(words, "bottom"),
-    )
-    ink = alt.Stroke(
-        "words:N", sort=words, scale=alt.Scale(domain=words, range=[_INKS[kinds[word]] for word in words]), legend=None
-    )
     lines = alt.Chart(alt.NamedData("lines"))
+    dashed = _dashed("words:N", words)
     return [
-        lines.mark_rule(strokeWidth=1.8, clip=True).encode(x, dash, stroke=ink).transform_filter("datum.upright"),
+        lines.mark_rule(strokeWidth=1.8, clip=True).encode(x, *dashed).transform_filter("datum.upright"),
         lines.mark_line(strokeWidth=2.2, clip=True)
-        .encode(x, y, alt.Detail("line:N"), dash, stroke=ink)
+        .encode(x, y, alt.Detail("line:N"), *dashed)
         .transform_filter("!datum.upright"),
+    ]
+
+
+def _dashed(field: str, words: Mapping[str, str]) -> list[Any]:
+    """The look of theory: dashes and ink by its words, each with whether it is claimed; one legend for all layers."""
+    names = list(words)
+    dashes = alt.Scale(domain=names, range=[_DASHES[kind] for kind in words.values()])
+    inks = alt.Scale(domain=names, range=[_INKS[kind] for kind in words.values()])
+    return [
+        alt.StrokeDash(field, sort=names, scale=dashes, legend=_unlimited(names)),
+        alt.Stroke(field, sort=names, scale=inks, legend=None),
     ]
 
 

@@ -153,7 +153,14 @@ def axis_fields(base: Params, other: str = "") -> list[str]:
     return [name for name in base.active() if name not in NOT_AXES and name != other]
 
 
-def axis_text(base: Params, name: str, count: int = 8, low: float | None = None, high: float | None = None) -> str:
+def axis_text(
+    base: Params,
+    name: str,
+    count: int = 8,
+    low: float | None = None,
+    high: float | None = None,
+    log: bool | None = None,
+) -> str:
     """An axis of about `count` values from low to high (by default the slider's range), spread as its slider is.
 
     Of whole numbers those that are possible beside the base's other values; of a choice all of it.
@@ -170,7 +177,7 @@ def axis_text(base: Params, name: str, count: int = 8, low: float | None = None,
     start, end = (start if low is None else low), (end if high is None else high)
     if not start < end:
         return f"{name}={_shown(field.kind, start)}"
-    spread = ":log" if field.scale == "log" and start > 0 else ""
+    spread = ":log" if (field.scale == "log" if log is None else log) and start > 0 else ""
     count = max(2, min(count, MOST_VALUES))
     ideal = np.geomspace(start, end, count) if spread else np.linspace(start, end, count)
     if field.kind == "float":

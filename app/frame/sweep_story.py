@@ -14,7 +14,7 @@ from sims.engine.params import Field, Value, format_value
 
 @dataclass(frozen=True)
 class Axis:
-    """A swept field with its values; `log` where they are drawn on a logarithmic axis."""
+    """A swept field with its values."""
 
     field: Field
     values: tuple[Value, ...]
@@ -30,7 +30,10 @@ class Axis:
 
     @property
     def log(self) -> bool:
-        return self.numeric and self.field.scale == "log" and min(self.numbers) > 0
+        """Whether it is logarithmic: where its slider is, or where the values grow by one factor."""
+        if not self.numeric or min(self.numbers) <= 0:
+            return False
+        return self.field.scale == "log" or _is_geometric(np.sort(self.numbers))
 
     @property
     def numbers(self) -> NDArray[np.float64]:
@@ -71,6 +74,13 @@ class Axis:
         """From the lowest end of a cell to the highest."""
         low, high = self.edges
         return float(low.min()), float(high.max())
+
+
+def _is_geometric(rising: NDArray[np.float64]) -> bool:
+    if len(rising) < 3:
+        return False
+    factors = rising[1:] / rising[:-1]
+    return bool(np.ptp(factors) < 0.01 * factors[0] and factors[0] > 1.1)
 
 
 @dataclass(frozen=True)
