@@ -36,10 +36,14 @@ _LOCK = threading.Lock()
 
 
 class Lane:
-    """An executor, how many chunks it takes at a time, and which exceptions mean that a worker died."""
+    """An executor, how many chunks it takes at a time, and which exceptions mean that a worker died.
+
+    `breaks`: with the worker the executor is gone, and all chunks that it held.
+    """
 
     deaths: tuple[type[BaseException], ...] = ()
     attempts = ATTEMPTS
+    breaks = True
 
     def __init__(self) -> None:
         self.executor = self._open()
@@ -81,14 +85,17 @@ class Stop:
 
 
 class Here(Lane):
-    """One thread of this process."""
+    """Threads of this process: one for simulations, several for theory alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int = 1) -> None:
+        self.threads, self.stop = threads, Stop()
         super().__init__()
-        self.stop = Stop()
+
+    def capacity(self) -> int:
+        return 2 * self.threads
 
     def _open(self) -> Executor:
-        return ThreadPoolExecutor(1, thread_name_prefix="chalkline-sweep")
+        return ThreadPoolExecutor(self.threads, thread_name_prefix="chalkline-sweep")
 
     def submit(self, function: Callable[..., Any], task: Any) -> Future[Any]:
         return self.executor.submit(function, task, self.stop)
@@ -166,6 +173,7 @@ class Cluster(Lane):
     """The workers of a Dask scheduler, which itself gives a dead worker's chunks to others."""
 
     attempts = 1
+    breaks = False
 
     def __init__(self, address: str) -> None:
         try:
@@ -232,10 +240,10 @@ def chosen_scheduler(workers: int | None, scheduler: str | None) -> str | None:
 
 
 def open_lanes(workers: int | None, scheduler: str | None, chunks: int, alone: bool) -> Sequence[Lane]:
-    """The lanes for that many chunks; `alone` asks for none but this process. Raises BadInput."""
+    """The lanes for that many chunks; `alone` asks for none but threads of this process. Raises BadInput."""
     if chunks == 0:
         return ()
     if scheduler and not alone:
         return (Cluster(scheduler),)
     count = min(cores() if workers is None else workers, chunks)
-    return (Here(),) if count == 1 or alone else tuple(OneProcess() for _ in range(count))
+    return (Here(count if alone else 1),) if count == 1 or alone else tuple(OneProcess() for _ in range(count))

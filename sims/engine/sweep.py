@@ -523,7 +523,10 @@ class _Session:
         folder = self.sweep.folder
         seconds = folder.seconds
         self.waiting = deque(sorted(folder.missing, key=lambda chunk: -seconds[chunk]))  # the longest first
-        self.started, self.at_start = time.monotonic(), sum(seconds[chunk] for chunk in folder.names)
+        chunks = folder.chunks
+        self.started, self.total = time.monotonic(), sum(seconds)
+        self.worked = self.at_start = sum(seconds[chunk] for chunk in folder.names)
+        self.done = sum(chunks[chunk][1] - chunks[chunk][0] for chunk in folder.names)
         self.source = source_digest()
         self._report()
         try:
@@ -580,12 +583,19 @@ class _Session:
                     f"The workers failed ({type(error).__name__}: {error}). Complete parts are kept: put the workers "
                     f"right, and the same command resumes."
                 ) from error
-            self.sweep.folder.put(chunk, part)
-            self.sweep.computed += 1
-        for lane in dict.fromkeys(broken):
+            self._keep(chunk, part)
+        for lane in dict.fromkeys(one for one in broken if one.breaks):
             for future in [future for future, (_, other) in self.flying.items() if other is lane]:
                 self.waiting.appendleft(self.flying.pop(future)[0])
             lane.renew()
+
+    def _keep(self, chunk: int, part: Part) -> None:
+        folder = self.sweep.folder
+        folder.put(chunk, part)
+        start, stop = folder.chunks[chunk]
+        self.sweep.computed += 1
+        self.done += stop - start
+        self.worked += folder.seconds[chunk]
 
     def _died(self, chunk: int, charged: bool, death: BaseException, most: int) -> None:
         """A worker died; the oldest chunk that it held is the one that it was computing."""
@@ -610,20 +620,16 @@ class _Session:
             self.waiting.clear()
         if not (self.sweep.folder.missing or self.lost):
             return
-        folder = self.sweep.folder
-        done = sum(stop - start for chunk, (start, stop) in enumerate(folder.chunks) if chunk in folder.names)
         raise Paused(
-            f"Paused: {done} of {len(self.sweep.design)} points are kept in {folder.path}. The same command goes on."
+            f"Paused: {self.done} of {len(self.sweep.design)} points are kept in {self.sweep.path}. "
+            f"The same command goes on."
         ) from None
 
     def _report(self) -> None:
         if self.on_progress is None:
             return
-        folder = self.sweep.folder
-        chunks, seconds = folder.chunks, folder.seconds
-        done = sum(chunks[chunk][1] - chunks[chunk][0] for chunk in folder.names)
-        worked, total = sum(seconds[chunk] for chunk in folder.names), sum(seconds)
-        since = worked - self.at_start
-        left = (time.monotonic() - self.started) / since * (total - worked) if since > 0 else None
-        fraction = worked / total if total > 0 else done / len(self.sweep.design)
-        self.on_progress(Progress(len(self.sweep.design), done, len(self.lost), fraction, left))
+        points, since = len(self.sweep.design), self.worked - self.at_start
+        spent = time.monotonic() - self.started
+        left = spent / since * max(0.0, self.total - self.worked) if since > 0 else None
+        fraction = min(1.0, self.worked / self.total) if self.total > 0 else self.done / points
+        self.on_progress(Progress(points, self.done, len(self.lost), fraction, left))

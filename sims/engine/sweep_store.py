@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,13 +72,13 @@ class SweepFolder:
     def path(self) -> Path:
         return sweep_path(self.store, self.name)
 
-    @property
+    @cached_property
     def chunks(self) -> list[tuple[int, int]]:
         """First point of each chunk and the one after its last."""
         stops = [stop for stop, _ in self.manifest["chunks"]]
         return list(zip([0, *stops[:-1]], stops, strict=True))
 
-    @property
+    @cached_property
     def seconds(self) -> list[float]:
         """Estimated seconds of each chunk on one core."""
         return [seconds for _, seconds in self.manifest["chunks"]]

@@ -240,6 +240,19 @@ def test_a_chunk_that_kills_its_worker_is_given_up_after_three_tries(design, sto
     assert again.complete and again.computed == 1 and again.failures == [] and same(again.table, swept.table)
 
 
+def test_a_death_on_a_cluster_takes_no_other_chunk_with_it(design, store, chunked, monkeypatch):
+    """The scheduler has tried others already: one attempt, and what else is in flight stays there."""
+    lane = Deadly(fatal=0)
+    lane.breaks, lane.attempts, submitted = False, 1, []
+    real = lane.submit
+    monkeypatch.setattr(lane, "submit", lambda function, task: submitted.append(task.start) or real(function, task))
+    monkeypatch.setattr(sweep_module, "open_lanes", lambda *args, **named: (lane,))
+    found = run_sweep(plan_sweep(design), store=store)
+    assert sorted(submitted) == list(range(6)) and lane.renewed == 0
+    assert [failure.point for failure in found.failures] == [0] and "once" in found.failures[0].reason
+
+
+@pytest.mark.slow
 def test_a_plain_script_without_a_guard_may_sweep(tmp_path):
     """Spawned workers do not import it again. (On the machine's own pool: more than one chunk, two workers.)"""
     script = tmp_path / "plain.py"
@@ -264,7 +277,7 @@ def test_how_many_lanes_there_are(monkeypatch):
     assert open_lanes(3, None, 0, alone=False) == ()
     for workers, chunks, alone in ((1, 9, False), (4, 1, False), (4, 9, True)):
         (lane,) = open_lanes(workers, None, chunks, alone)
-        assert isinstance(lane, Here)
+        assert isinstance(lane, Here) and lane.threads == (4 if alone else 1)
         lane.close()
     lanes = open_lanes(3, None, 2, alone=False)
     assert [type(lane) for lane in lanes] == [OneProcess, OneProcess]
