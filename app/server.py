@@ -244,9 +244,10 @@ def warm_up() -> None:
 
 def release_absent() -> None:
     """Cancels what closed tabs were waiting for."""
-    from app.frame import runs
+    from app.frame import runs, sweep_jobs
 
     runs.release_absent()
+    sweep_jobs.release_absent()
 
 
 def janitor(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sims.engine import lab_ids
 
-from . import waiting
+from . import sweep, waiting
 
 
 def of_labs():
@@ -21,6 +21,8 @@ def main() -> int:
     for module in of_labs():
         met.append(module.main())
         print()
+    met.append(sweep.main())
+    print()
     met.append(waiting.main())
     return int(not all(met))
 

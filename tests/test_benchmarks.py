@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from benchmarks import __main__ as bench
-from benchmarks import waiting
+from benchmarks import sweep, waiting
 from sims.engine import execute, get_lab, lab_ids
 
 
@@ -21,9 +21,13 @@ def test_a_missed_goal_fails_the_whole(monkeypatch):
         main = staticmethod(lambda: False)
 
     monkeypatch.setattr(waiting, "main", lambda: True)
+    monkeypatch.setattr(sweep, "main", lambda: True)
     for modules, code in (([Met], 0), ([Met, Missed], 1)):
         monkeypatch.setattr(bench, "of_labs", lambda modules=modules: modules)
         assert bench.main() == code
+    monkeypatch.setattr(bench, "of_labs", lambda: [Met])
+    monkeypatch.setattr(sweep, "main", lambda: False)
+    assert bench.main() == 1
 
 
 def test_what_a_lab_remembers_is_forgotten():

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 stamp=.venv/chalkline-setup
 wanted() {
     pwd -P
-    cat .venv/pyvenv.cfg requirements.txt requirements-dev.txt tools/setup.sh | cksum
+    cat .venv/pyvenv.cfg requirements.txt requirements-cluster.txt requirements-dev.txt tools/setup.sh | cksum
 }
 
 if [ -x .venv/bin/python ] && [ -f "$stamp" ] && [ "$(wanted)" = "$(cat "$stamp")" ]; then

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import lru_cache
 from typing import Any
 
@@ -19,20 +19,21 @@ ENSEMBLE = ("seed", "first_replicate", "replicates")
 _GRID_PER_DECADE = 20
 
 
-def form(params: Params, key: str, on_change: OnChange) -> None:
-    """Widgets for the active fields of `params`; a change calls `on_change` with the field's name and new value.
+def form(params: Params, key: str, on_change: OnChange, without: Container[str] = ()) -> None:
+    """Widgets for the active fields of `params`, but for those of `without`.
 
-    A change that it refuses with BadInput leaves the params as they are, and the reason stands above the widget.
+    A change calls `on_change` with the field's name and new value. One that it refuses with BadInput leaves the params
+    as they are, and the reason stands above the widget.
     """
     exact = st.toggle(
         "Type exact values", key=f"{key}/exact", help="Text instead of sliders: any value that is allowed."
     )
-    own = [name for name in params.active() if name not in ENSEMBLE]
+    own = [name for name in params.active() if name not in ENSEMBLE and name not in without]
     for name in own:
         _widget(params, name, key, exact, on_change)
     st.caption("Ensemble")
     for name in ENSEMBLE:
-        if name != "first_replicate" or exact:
+        if name not in without and (name != "first_replicate" or exact):
             _widget(params, name, key, exact, on_change)
 
 

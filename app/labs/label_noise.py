@@ -11,8 +11,9 @@ import numpy as np
 from app.frame.page import Story
 from app.frame.pictures import CLAIMED, PALETTE, Picture, finish, overlay
 from app.frame.runs import View
+from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
-from sims.label_noise.lab import PRESETS, LabelNoiseParams
+from sims.label_noise.lab import PRESETS, LabelNoiseParams, annealed
 from sims.label_noise.prediction import chalk
 
 MOST_COORDINATES = 100
@@ -74,6 +75,52 @@ def label(params: Params) -> str:
 
 
 STORY = Story(why=WHY, label=label, metric="test_error", x_axes=("slow_time",))
+
+
+def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:
+    """The number of samples beyond which the least norm is the truth, over samples and sparsity or dimension."""
+    assert isinstance(base, LabelNoiseParams)
+    axes = [x] if y is None else [x, y]
+    names = [axis.name for axis in axes]
+    if "n_train" not in names or base.covariates == "planar":
+        return None
+    reason = _no_recovery(base)
+    words = "n*, sharp recovery threshold" + (f" ({reason})" if reason else "")
+    if y is None:
+        return [ChalkLine([_threshold(base)], [], words, claimed=not reason)]
+    (other,) = [axis for axis in axes if axis.name != "n_train"]
+    if other.name not in ("sparsity", "dim"):
+        return [ChalkLine(*_along(x, [_threshold(base)] * 2, list(other.span)), words, claimed=not reason)]
+    low, high = other.span
+    whole = np.unique(np.round(np.linspace(max(1.0, low), high, 80)))
+    possible = [int(v) for v in whole if (v <= base.dim if other.name == "sparsity" else v >= base.sparsity)]
+    sizes = [_threshold(base, **{other.name: value}) for value in possible]
+    return [ChalkLine(*_along(x, sizes, [float(value) for value in possible]), words, claimed=not reason)]
+
+
+def _along(x: Axis, sizes: list[float], others: list[float]) -> tuple[list[float], list[float]]:
+    """Points of a line as (x, y), whichever of the two axes the number of samples is on."""
+    return (sizes, others) if x.name == "n_train" else (others, sizes)
+
+
+def _no_recovery(params: LabelNoiseParams) -> str:
+    """Why the threshold is not one of this algorithm, which then need not end at the least norm."""
+    if params.algorithm not in ("gd_label_noise", "sgd_label_noise"):
+        return f"of label noise, not of {_WORDS[params.algorithm]}"
+    return "" if params.covariates == "gaussian" else "proved for Gaussian inputs"
+
+
+SWEEP = SweepStory(
+    x="n_train",
+    x_range="6,10,14,18,22,28,34,40",
+    y="sparsity",
+    y_range="1,3,5,7,9,12",
+    metric="recovered",
+    base=dict(annealed(0.02, 20_000, 20.0)) | {"fresh_data": True, "replicates": 4},
+    notice="More samples than the dashed line and label noise finds the sparse truth; fewer and the least norm is "
+    "another vector. Near the line recovery is slow, so that it comes a little later than promised.",
+    boundary=boundary,
+)
 
 
 def pictures(view: View) -> list[Picture]:
@@ -357,7 +404,8 @@ def _recovery_runs(view: View) -> Sequence[Params]:
     return claim.over(view.lab.params.make())
 
 
-def _threshold(params: LabelNoiseParams) -> float:
+def _threshold(params: LabelNoiseParams, **changes: int) -> float:
     from theory.label_noise import recovery_threshold
 
-    return float(recovery_threshold(params.dim, params.sparsity))
+    sizes = {"dim": params.dim, "sparsity": params.sparsity} | changes
+    return float(recovery_threshold(sizes["dim"], sizes["sparsity"], signed=params.signed))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from app.frame.page import Story
 from app.frame.pictures import CLAIMED, PALETTE, UNCLAIMED, Curve, Picture, finish, overlay, several
 from app.frame.runs import View
+from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
 from sims.xor_grokking.lab import CLUSTERS, MAP_EXTENT, MAP_POINTS, XorGrokkingParams
 
@@ -551,6 +552,60 @@ def _contour_names(contours: dict[str, Any]) -> dict[str, Any]:
         "n": n[tops],
         "words": np.array([f"{100 * accuracy[i]:g}" for i in tops], dtype=object),
     }
+
+
+# -- sweeps ------------------------------------------------------------------------------------------------------
+
+
+def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:
+    """Lines of equal late accuracy by the fitted table over signal and samples, and the theorem's condition."""
+    if y is None or {x.name, y.name} != {"signal", "n_train"}:
+        return None
+    assert isinstance(base, XorGrokkingParams)
+    _, contours = _phase_theory()
+    reason = _not_fitted(base)
+    lines = []
+    for stretch in dict.fromkeys(contours["stretch"].tolist()):
+        of = contours["stretch"] == stretch
+        claimed = contours["kind"][of][0] == CLAIMED and not reason
+        words = (
+            "late test accuracy, fitted" if claimed else f"late test accuracy ({reason or 'beyond the fitted table'})"
+        )
+        last = stretch.endswith(" 1") or f"{stretch.split()[0]} 1" not in contours["stretch"]
+        mark = f"{100 * contours['accuracy'][of][0]:g} %" if last else ""
+        lines.append(ChalkLine(*_placed(x, contours["signal"][of], contours["n"][of]), words, claimed, mark))
+    sizes = np.geomspace(*_SIZES, 60)
+    theorem = "theorem: μ² ≥ n^0.51 √p, unknown constant set to 1"
+    return [*lines, ChalkLine(*_placed(x, sizes**0.51, sizes), theorem, claimed=False, mark="theorem")]
+
+
+def _placed(x: Axis, signal: Array, n: Array) -> tuple[list[float], list[float]]:
+    """Points of a line as (x, y), whichever of the two axes the signal is on."""
+    return (signal.tolist(), n.tolist()) if x.name == "signal" else (n.tolist(), signal.tolist())
+
+
+def _not_fitted(params: XorGrokkingParams) -> str:
+    """Why the fitted table does not speak of runs with these other parameters."""
+    from theory.xor_grokking import FIT_LABEL_NOISE
+
+    if params.label_sampler != "stratified":
+        return "fitted for equal clusters"
+    if abs(params.label_flip_prob - FIT_LABEL_NOISE) > 0.025:
+        return "fitted for 10 % of flipped labels"
+    return ""
+
+
+SWEEP = SweepStory(
+    x="signal",
+    x_range="0.5:4:7:log",
+    y="n_train",
+    y_range="40,80,160,320",
+    metric="late_test_accuracy",
+    base={"dim": 10**8, "steps": PHASE_STEPS, "n_test": 1000, "replicates": 2},
+    notice="Every run here fits all of its labels, the wrong ones too; whether it also understands depends on signal "
+    "and number of samples. The dashed lines are those of the fitted table.",
+    boundary=boundary,
+)
 
 
 # -- time it -----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +41,19 @@ class Budget:
         return f"about {describe_seconds(self.seconds)} and {describe_bytes(self.bytes)}"
 
 
-def estimate(lab: Lab, params: Params, backend: Backend = NUMBA, workers: int | None = None) -> Budget:
-    """The budget of a run of `params` (theory included), right within a factor of 3."""
+def estimate(
+    lab: Lab,
+    params: Params,
+    backend: Backend = NUMBA,
+    workers: int | None = None,
+    rates: Mapping[str, float] | None = None,
+) -> Budget:
+    """The budget of a run of `params` (theory included), right within a factor of 3.
+
+    Who estimates many runs of a lab asks for its `rates` once.
+    """
     work = lab.work(params)
-    rates = lab_rates(lab)
+    rates = lab_rates(lab) if rates is None else rates
     one = sum(count * rates[name] for name, count in work.per_replicate.items())
     once = sum(count * rates[name] for name, count in work.once.items())
     rounds = math.ceil(params.replicates / (workers or cores()))
@@ -106,10 +116,10 @@ def _measure(probe: object) -> float:
     assert callable(probe)
     single_threaded_blas()
     probe()  # compiled or loaded before the clock starts
-    counts, start = 0.0, time.perf_counter()
+    counts, start = 0.0, time.thread_time()  # of this thread alone: other work on the machine does not count
     while True:
         counts += probe()
-        spent = time.perf_counter() - start
+        spent = time.thread_time() - start
         if spent >= PROBE_SECONDS:
             return spent / counts
 

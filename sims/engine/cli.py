@@ -18,6 +18,7 @@ from .errors import (
     Cancelled,
     ChalklineError,
     DamagedRun,
+    Paused,
     Problem,
     ReproducibilityAlarm,
     UnknownName,
@@ -44,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except SystemExit as stop:  # tyro has printed help (0) or what it could not parse (2)
         return int(stop.code or 0)
+    except Paused as pause:
+        _say(str(pause))
+        return INTERRUPTED
     except (KeyboardInterrupt, Cancelled):
         _say("Interrupted; nothing half-written was kept.")
         return INTERRUPTED
@@ -92,10 +96,37 @@ def _runs(command: Any) -> None:
         _say(f"No runs are stored yet in {Store().path}.")
 
 
+def _sweeps(command: Any) -> None:
+    from .store import Store
+    from .sweep import sweep_rows
+
+    rows = sweep_rows()
+    if command.json:
+        _print_json(rows)
+    elif rows:
+        names = ("name", "lab", "version", "created", "axes", "points", "done")
+        _print_table([{name: row[name] for name in names} | {"name": shown(row["name"])} for row in rows])
+    else:
+        _say(f"No sweeps are stored yet in {Store().path}.")
+
+
+def shown(name: str) -> str:
+    """A sweep's name, or the beginning of the key that it is named by."""
+    return name[:12] if len(name) == 64 else name
+
+
 def _show(command: Any) -> None:
     from .store import Store
 
-    manifest = Store().load(command.key).manifest
+    store = Store()
+    try:
+        manifest = store.load(command.key).manifest
+    except UnknownName as unknown:
+        from .cli_sweep import show_point
+
+        if not show_point(command.key, store, command.json):
+            raise unknown from None
+        return
     current = get_lab(manifest["lab"]).version
     if command.json:
         _print_json({**manifest, "current_version": current})
@@ -133,13 +164,18 @@ def _export(command: Any) -> None:
 
 def _verify(command: Any) -> None:
     from .store import Store
+    from .sweep_store import verify_sweeps
 
     report = Store().verify(command.keys or None)
+    sweeps = {} if command.keys else verify_sweeps(Store())
     if command.json:
-        _print_json(report)
+        _print_json({**report, **{f"sweeps/{name}": " ".join(problems) or None for name, problems in sweeps.items()}})
     damaged = [problem for problem in report.values() if problem]
     if not command.json:
         print(f"{len(report) - len(damaged)} runs sound, {len(damaged)} damaged and moved to quarantine.")
+        if sweeps:
+            print(f"{sum(not problems for problems in sweeps.values())} of {len(sweeps)} sweeps sound.")
+    damaged += [problem for problems in sweeps.values() for problem in problems]
     if damaged:
         raise CheckFailed("\n".join(damaged))
 
@@ -237,7 +273,8 @@ _KEY = Option("key", "Its key, or the first characters of it.", "word")
 _PLAIN = {
     "list": Command("List the labs.", _list, (_JSON,)),
     "runs": Command("List the stored runs.", _runs, (Option("lab", "Only runs of this lab.", "text"), _JSON)),
-    "show": Command("Show one stored run.", _show, (_KEY, _JSON)),
+    "show": Command("Show one stored run, or run a point of a sweep again and check it.", _show, (_KEY, _JSON)),
+    "sweeps": Command("List the stored sweeps.", _sweeps, (_JSON,)),
     "rerun": Command(
         "Run again from a stored run's provenance.",
         _rerun,
@@ -344,7 +381,7 @@ def _run(lab: Lab, options: Any) -> None:
         if options.preset is None:
             raise BadInput(Problem("beside", "set", "it draws the runs of a preset", "Name one with --preset."))
         chosen = {
-            label: params.replace(**_given(lab, options))
+            label: params.replace(**given(lab, options))
             for label, params in lab.runs(lab.preset(options.preset)).items()
         }
     store = None if options.no_store else Store()
@@ -369,6 +406,12 @@ def _run(lab: Lab, options: Any) -> None:
         _print_run(run)
 
 
+def _sweep(lab: Lab, options: Any) -> None:
+    from .cli_sweep import sweep
+
+    sweep(lab, options)
+
+
 _PRESET = Option("preset", "Start from this preset.", "text", "ID")
 
 _ABOUT_LAB = {
@@ -385,6 +428,21 @@ _ABOUT_LAB = {
             Option("backend", "What to compute with: numba, or torch where the lab has a full scale.", "text"),
             Option("device", "With torch: cpu, cuda, or cuda:1 and the like.", "text"),
             Option("dtype", "With torch: float64 or float32.", "text"),
+            _JSON,
+        ),
+    ),
+    "sweep": Command(
+        "Run a lab at many points, keep their table, and go on where an earlier sweep of the same points stopped.",
+        _sweep,
+        (
+            Option("grid", "An axis: FIELD=A,B,C, or FIELD=LOW:HIGH:NUMBER[:log].", "texts", "AXIS"),
+            Option("points", "A CSV file of points instead: a column for each field.", "text", "FILE"),
+            _PRESET,
+            Option("claims", "Judge the claims of every point."),
+            Option("theory_only", "Predictions alone; nothing is simulated."),
+            Option("workers", "Processes; by default one for each core.", "text", "N"),
+            Option("scheduler", "Compute on the workers of this Dask scheduler, tcp://HOST:PORT.", "text", "ADDRESS"),
+            Option("name", "What to call it; alone, go on with the sweep of that name.", "text"),
             _JSON,
         ),
     ),
@@ -438,7 +496,7 @@ def _lab_options(lab: Lab) -> list[Option]:
     return found
 
 
-def _given(lab: Lab, options: Any) -> dict[str, Any]:
+def given(lab: Lab, options: Any) -> dict[str, Any]:
     """The params set on the command line, parsed."""
     declared = lab.params.fields()
     texts = {name: getattr(options, name) for name in declared}
@@ -447,7 +505,7 @@ def _given(lab: Lab, options: Any) -> dict[str, Any]:
 
 def params_of(lab: Lab, options: Any) -> Params:
     base = lab.focus(lab.preset(options.preset)) if options.preset is not None else lab.params.make()
-    return base.replace(**_given(lab, options))
+    return base.replace(**given(lab, options))
 
 
 # -- output --------------------------------------------------------------------------------------------------

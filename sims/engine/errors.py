@@ -48,6 +48,10 @@ class Cancelled(ChalklineError):
     """The run was stopped on request before it ended; nothing of it was kept."""
 
 
+class Paused(Cancelled):
+    """A sweep was stopped before it ended; its complete parts are kept, and it can go on."""
+
+
 class TooLarge(ChalklineError):
     """The estimate of a run exceeds what this place allows."""
 

@@ -144,6 +144,7 @@ def execute(
     monitor: RunMonitor | None = None,
     on_progress: Callable[[float], None] | None = None,
     backend: Backend = NUMBA,
+    alone: bool = False,
 ) -> Run:
     """Run a lab, or fetch the stored run of the same key.
 
@@ -155,6 +156,7 @@ def execute(
         monitor: arrays through which the run is watched and cancelled.
         on_progress: called about ten times a second with the fraction done.
         backend: what it is computed with; `backends.choose` makes one of words.
+        alone: compute the theory after the simulation instead of beside it, as where every core has a run.
 
     Raises:
         BadInput: the lab has no full scale, or the backend's device is not here.
@@ -173,13 +175,17 @@ def execute(
     single_threaded_blas()
     start = time.perf_counter()
     monitor = RunMonitor.allocate(lab, params) if monitor is None else monitor
-    aside = _aside()
-    predicting = aside.submit(predict, lab, params)  # the theory works while the kernels do
-    aside.shutdown(wait=False)
-    trace = _simulate(lab, params, monitor, workers, on_progress, backend)
+    if alone:
+        trace = _simulate(lab, params, monitor, workers, on_progress, backend)
+        theory = predict(lab, params)
+    else:
+        aside = _aside()
+        predicting = aside.submit(predict, lab, params)  # the theory works while the kernels do
+        aside.shutdown(wait=False)
+        trace = _simulate(lab, params, monitor, workers, on_progress, backend)
+        theory = predicting.result()
     wall = time.perf_counter() - start
     made = provenance(lab, params, backend)
-    theory = predicting.result()
     run = _complete(lab, params, trace, theory, key, provenance=made, wall_s=wall, cached=False, backend=backend)
     if store is not None:
         store.put(run)

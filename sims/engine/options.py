@@ -12,19 +12,20 @@ from typing import Any, Literal
 
 from .errors import UnknownName
 
-_DEFAULTS: dict[str, Any] = {"flag": False, "text": None, "words": ()}
+_DEFAULTS: dict[str, Any] = {"flag": False, "text": None, "texts": (), "words": ()}
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option: a `flag`, a `text` (`--name VALUE`), or `word` and `words`, which stand without a name.
+    """One option: a `flag`, a `text` (`--name VALUE`), `texts` (the same, any number of times), or `word` and `words`,
+    which stand without a name.
 
     A text may be `required`; a word always is.
     """
 
     name: str
     help: str
-    kind: Literal["flag", "text", "word", "words"] = "flag"
+    kind: Literal["flag", "text", "texts", "word", "words"] = "flag"
     metavar: str = ""
     required: bool = False
 
@@ -81,6 +82,9 @@ def _type(option: Option) -> Any:
         return Annotated[bool, described]
     if option.kind == "words":
         return Annotated[tuple[str, ...], tyro.conf.Positional, described]
+    if option.kind == "texts":
+        named = tyro.conf.arg(help=option.help, help_behavior_hint="(any number of times)", metavar=option.metavar)
+        return Annotated[tuple[str, ...], tyro.conf.UseAppendAction, named]
     # tyro would read the word None as no value
     as_written = tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,

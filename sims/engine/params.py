@@ -10,7 +10,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal, Self
@@ -121,6 +121,15 @@ class Field:
                 return tuple(float(part) for part in text.split(","))
         raise BadInput(Problem(self.name, text, f"it must be {self.allowed}", self.advice))
 
+    def contains(self, value: Any) -> bool:
+        """Whether a value of this kind lies within the bounds."""
+        if self.kind in ("int", "float"):
+            return self._within(value)
+        return self.kind != "floats" or all(map(self._within, value))
+
+    def _within(self, number: float) -> bool:
+        return (self.ge is None or number >= self.ge) and (self.le is None or number <= self.le)
+
     @property
     def advice(self) -> str:
         return f"Leave it out for the default, {format_value(self.default)}."
@@ -160,12 +169,7 @@ class Params(pydantic.BaseModel):
     def _out_of_range(self) -> Iterator[Problem]:
         for field in self.fields().values():
             value = getattr(self, field.name)
-            numbers: Iterable[Any] = (
-                value if field.kind == "floats" else (value,) if field.kind in ("int", "float") else ()
-            )
-            low = float("-inf") if field.ge is None else field.ge
-            high = float("inf") if field.le is None else field.le
-            if not all(low <= number <= high for number in numbers):
+            if not field.contains(value):
                 shown = shorten(value) if field.kind == "int" else format_value(value)
                 yield Problem(field.name, shown, f"it must be {field.allowed}", field.advice)
 
@@ -229,7 +233,9 @@ class Params(pydantic.BaseModel):
     def is_active(self, name: str) -> bool:
         """Whether the field means anything for the values of the others."""
         conditions = self.fields()[name].only_if
-        return all(self.is_active(other) and getattr(self, other) in values for other, values in conditions.items())
+        return not conditions or all(
+            self.is_active(other) and getattr(self, other) in values for other, values in conditions.items()
+        )
 
     def active(self) -> dict[str, Value]:
         """The active fields and their values, in declared order."""

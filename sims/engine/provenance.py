@@ -112,6 +112,17 @@ def commit() -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
+@cache
+def source_digest() -> str:
+    """SHA-256 (hex) of the simulators and theories as they lie on this machine: what all workers must share."""
+    import hashlib
+
+    total = hashlib.sha256()
+    for path in sorted([*(ROOT / "sims").rglob("*.py"), *(ROOT / "theory").rglob("*.py")]):
+        total.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()
+
+
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

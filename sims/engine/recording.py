@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,11 @@ def spread_steps(steps: int, linear: int = 200, logarithmic: int = 60) -> NDArra
     """
     if linear + logarithmic + 1 > MOST_STEPS:
         raise ValueError(f"a run records at most {MOST_STEPS} steps, not {linear + logarithmic + 1}")
+    return _spread(steps, linear, logarithmic).copy()  # kernels would be compiled anew for a read-only array
+
+
+@lru_cache(maxsize=256)  # asked for many times in a run, and for every point of a sweep
+def _spread(steps: int, linear: int, logarithmic: int) -> NDArray[np.int64]:
     even = np.linspace(0, steps, min(linear, steps) + 1)
     early = np.geomspace(1, steps, logarithmic) if logarithmic else even[:0]
     return np.unique(np.rint(np.concatenate([even, early])).astype(np.int64))

@@ -151,8 +151,8 @@ class Store:
     def require_writable(self) -> None:
         """Raises StoreError, with the way out, unless runs can be written here."""
         try:
-            self._aside.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self._aside):
+            self.aside.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.aside):
                 pass
         except OSError as error:
             raise self._unwritable(error) from None
@@ -168,8 +168,8 @@ class Store:
         final = self._folder(run.key)
         aside: str | None = None
         try:
-            self._aside.mkdir(parents=True, exist_ok=True)
-            aside = tempfile.mkdtemp(dir=self._aside)
+            self.aside.mkdir(parents=True, exist_ok=True)
+            aside = tempfile.mkdtemp(dir=self.aside)
             manifest = self._write(Path(aside), run)
             final.parent.mkdir(parents=True, exist_ok=True)
             self._into_place(Path(aside), final, run)
@@ -187,7 +187,7 @@ class Store:
 
     def sweep(self) -> None:
         """Remove folders that a writer left behind more than an hour ago."""
-        for left in self._aside.glob("*"):
+        for left in self.aside.glob("*"):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - left.stat().st_mtime > STALE_SECONDS:
                     shutil.rmtree(left, ignore_errors=True)
@@ -205,7 +205,8 @@ class Store:
         return self.path / "runs"
 
     @property
-    def _aside(self) -> Path:
+    def aside(self) -> Path:
+        """Where files are written before they are renamed into place; `sweep` clears it."""
         return self.path / "aside"
 
     @property
@@ -218,22 +219,19 @@ class Store:
         return self._runs / key[:2] / key
 
     def _unwritable(self, error: OSError) -> StoreError:
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else error.strerror
         return StoreError(
-            f"The run store {self.path} cannot be written ({reason}); nothing stored was changed. Set "
+            f"The run store {self.path} cannot be written ({why_not(error)}); nothing stored was changed. Set "
             f"CHALKLINE_STORE to a writable folder with free space, or keep nothing with --no-store."
         )
 
     def _write(self, folder: Path, run: Run) -> dict[str, Any]:
         files = {_SERIES: _series_bytes(run.trace), _ARRAYS: _array_bytes(run.trace)}
         for name, content in files.items():
-            _write_synced(folder / name, content)
+            write_synced(folder / name, content)
         sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         manifest = {**manifest_of(run), "files": sums}
-        body = canonical_json(manifest)
-        sealed = canonical_json({**manifest, "manifest_sha256": hashlib.sha256(body.encode()).hexdigest()})
-        _write_synced(folder / _MANIFEST, sealed.encode())
-        _sync(folder)
+        write_synced(folder / _MANIFEST, seal(manifest))
+        sync(folder)
         return manifest
 
     def _into_place(self, aside: Path, final: Path, run: Run) -> None:
@@ -250,8 +248,8 @@ class Store:
                 except DamagedRun:
                     self._quarantine(run.key)
             else:
-                _sync(final.parent)
-                _sync(self._runs)
+                sync(final.parent)
+                sync(self._runs)
                 return
 
     def _read(self, folder: Path) -> Stored:
@@ -271,13 +269,7 @@ class Store:
 
     def _manifest(self, folder: Path) -> dict[str, Any]:
         try:
-            content = (folder / _MANIFEST).read_bytes()
-            manifest: dict[str, Any] = json.loads(content)
-            seal = manifest.pop("manifest_sha256")
-            if hashlib.sha256(canonical_json(manifest).encode()).hexdigest() != seal:
-                raise ValueError("its own hash differs")
-            if canonical_json({**manifest, "manifest_sha256": seal}).encode() != content:
-                raise ValueError("its text is not as it was written")  # 1E-05 for 1e-05 reads as the same number
+            manifest = unseal((folder / _MANIFEST).read_bytes())
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise self._damaged(folder, f"the manifest is not sound ({error})") from None
         if manifest["schema"] != SCHEMA:
@@ -395,6 +387,29 @@ def as_stored(run: Run) -> Stored:
     return Stored(manifest_of(run), run.trace)
 
 
+def why_not(error: OSError) -> str:
+    """Why something could not be written, in words."""
+    full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    return "the disk is full" if full else error.strerror or str(error)
+
+
+def seal(manifest: Mapping[str, Any]) -> bytes:
+    """A manifest as it is written: canonical JSON with its own SHA-256."""
+    own = hashlib.sha256(canonical_json(manifest).encode()).hexdigest()
+    return canonical_json({**manifest, "manifest_sha256": own}).encode()
+
+
+def unseal(content: bytes) -> dict[str, Any]:
+    """The manifest that was sealed. Raises ValueError, KeyError, AttributeError or TypeError where it is not sound."""
+    manifest: dict[str, Any] = json.loads(content)
+    own = manifest.pop("manifest_sha256")
+    if hashlib.sha256(canonical_json(manifest).encode()).hexdigest() != own:
+        raise ValueError("its own hash differs")
+    if seal(manifest) != content:
+        raise ValueError("its text is not as it was written")  # 1E-05 for 1e-05 reads as the same number
+    return manifest
+
+
 def _is_key(text: str) -> bool:
     return len(text) == 64 and set(text) <= _HEXADECIMAL
 
@@ -470,14 +485,14 @@ def _values(column: Any) -> NDArray[Any]:
     return np.frombuffer(column.buffers()[1], dtype, len(column), column.offset * 8)
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+def write_synced(path: Path, content: bytes) -> None:
     with open(path, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

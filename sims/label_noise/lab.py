@@ -304,10 +304,11 @@ def work(params: LabelNoiseParams) -> Work:
     per_step = 16.0 * d if batch_one else 2.0 * n * d + 16.0 * d
     recorded = len(recorded_steps(params))
     problems = params.replicates if params.fresh_data else 1
+    drawn = recorded if params.algorithm in ("gd_label_noise", "sgd_label_noise") and params.delta > 0 else 1
     return Work(
         per_replicate={params.algorithm: params.steps * per_step, "projection": _projection_count(n, d, 1)},
         once={
-            "projection": _projection_count(n, d, recorded if params.delta > 0 else 1) * problems,
+            "projection": _projection_count(n, d, drawn) * problems,
             "linear_program": float(n * d) * problems,
         },
         bytes=8.0

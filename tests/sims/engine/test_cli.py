@@ -234,7 +234,7 @@ def test_a_full_disk_is_one_sentence(call, monkeypatch, store):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(store_module, "_write_synced", full)
+        patched.setattr(store_module, "write_synced", full)
         code, out, err = call("run", *SMALL, "--json")
     assert code == 2 and out == "" and "the disk is full" in err and "Traceback" not in err
     assert store.keys() == [] and call("run", *SMALL, "--json")[0] == 0

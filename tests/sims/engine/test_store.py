@@ -313,7 +313,7 @@ def test_what_a_killed_writer_left_is_swept_after_an_hour(store, made):
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
 def test_a_full_disk_is_one_sentence_and_loses_nothing(store, made, others, monkeypatch, name, code):
     store.put(others[0])
-    real = store_module._write_synced
+    real = store_module.write_synced
 
     def full(path, content):
         if path.name == name:
@@ -322,7 +322,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(store, made, others, monk
         real(path, content)
 
     with monkeypatch.context() as patched:
-        patched.setattr(store_module, "_write_synced", full)
+        patched.setattr(store_module, "write_synced", full)
         with pytest.raises(StoreError, match=r"\(the disk is full\); nothing stored was changed") as error:
             store.put(made)
     assert "CHALKLINE_STORE" in sentence(error)

@@ -1,0 +1,118 @@
+"""A sweep of label noise: 20 x 20 points of 8 replicates on two cores, and what the machinery of sweeps costs.
+
+    python -m benchmarks.sweep
+
+The speed-up is that of the whole sweep, the start of two processes included. The overhead compares the processor
+time of a sweep in one process with that of a plain loop over `execute` on the same points, of about 10 ms each; the
+two take turns, and the best of the rounds counts, which other work on the machine disturbs least.
+"""
+
+import resource
+import sys
+import tempfile
+from time import perf_counter
+
+from sims.engine import execute, get_lab
+from sims.engine.budget import lab_rates
+from sims.engine.design import grid_design
+from sims.engine.store import Store
+from sims.engine.sweep import plan_sweep, run_sweep
+
+from .waiting import forget
+
+SECONDS_GOAL = 60.0  # for 20 x 20 points of 8 replicates, on two cores
+OVERHEAD_GOAL = 0.05  # of the time to compute points of 10 ms
+SPEEDUP_GOAL = 1.8  # of two workers over one
+ROUNDS = 5
+
+
+def spread(low, high, number):
+    return [low + (high - low) * i / (number - 1) for i in range(number)]
+
+
+def large(lab):
+    """Annealed label noise at d = 100, learning rate against noise."""
+    base = lab.focus(lab.preset("all_the_way")).replace(steps=3000, replicates=8)
+    grid = {"learning_rate": spread(0.02, 0.12, 20), "noise_std": spread(0.2, 1.6, 20)}
+    return grid_design(lab, base, grid)
+
+
+def small(lab):
+    """Two hundred points of about 10 ms each."""
+    base = lab.params.make(algorithm="minibatch_noise", learning_rate=0.002, steps=1000, replicates=2)
+    return grid_design(lab, base, {"learning_rate": spread(0.001, 0.003, 20), "noise_std": spread(0.2, 1.0, 10)})
+
+
+def cpu():
+    """Processor seconds of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def timed(action):
+    """(wall seconds, processor seconds) of a call."""
+    start, used = perf_counter(), cpu()
+    action()
+    return perf_counter() - start, cpu() - used
+
+
+def swept(design, workers):
+    with tempfile.TemporaryDirectory() as folder:
+        found = run_sweep(plan_sweep(design), store=Store(folder), workers=workers)
+        assert not found.failures and found.complete
+
+
+def looped(design):
+    for point in range(len(design)):
+        run = execute(design.lab, design.params(point), workers=1, alone=True)
+        _ = run.values, run.trace_sha256
+
+
+def overhead(lab):
+    """(milliseconds of a point in a plain loop, the share that a sweep adds): processor time, the best of rounds."""
+    design = small(lab)
+    looped(design), swept(design, 1)
+    plain, whole = [], []
+    for _ in range(ROUNDS):
+        forget(lab)
+        plain.append(timed(lambda: looped(design))[1])
+        forget(lab)
+        whole.append(timed(lambda: swept(design, 1))[1])
+    return 1000 * min(plain) / len(design), min(whole) / min(plain) - 1
+
+
+def rows():
+    """What is measured, the number, its goal, and whether that is met."""
+    lab = get_lab("label_noise")
+    lab_rates(lab, measure_again=True)
+    design = large(lab)
+    two, two_cpu = timed(lambda: swept(design, 2))
+    one, one_cpu = timed(lambda: swept(design, 1))
+    per_point, share = overhead(lab)
+    size = "20 x 20 points of 8 replicates"
+    return [
+        row(f"{size}, two workers: seconds", two, f"< {SECONDS_GOAL:g}", two < SECONDS_GOAL),
+        row(f"{size}, two workers: processor seconds", two_cpu),
+        row(f"{size}, one worker: seconds", one),
+        row(f"{size}, one worker: processor seconds", one_cpu),
+        row("two workers over one", one / two, f">= {SPEEDUP_GOAL:g}", one / two >= SPEEDUP_GOAL),
+        row("milliseconds of a small point", per_point),
+        row("share that a sweep adds to it", share, f"< {OVERHEAD_GOAL:g}", share < OVERHEAD_GOAL),
+    ]
+
+
+def row(what, value, goal="", met=True):
+    return {"what": what, "value": value, "goal": goal, "met": met}
+
+
+def main():
+    """Print the rows; returns whether every goal was met."""
+    found = rows()
+    for row in found:
+        verdict = f"goal {row['goal']}: {'met' if row['met'] else 'MISSED'}" if row["goal"] else ""
+        print(f"{row['what']:<64} {row['value']:8.3g}  {verdict}".rstrip())
+    return all(row["met"] for row in found)
+
+
+if __name__ == "__main__":
+    sys.exit(0 if main() else 1)
