@@ -20,6 +20,7 @@ from jaxtyping import Float
 from theory.graphs import Spectrum
 
 CHUNK = 2.0  # of flow time: exp(4 CHUNK) is the largest growth between two factorisations
+BATCH_ENTRIES = 2**20  # of the scores that are held at once
 EULER_LIMIT = 0.25  # explicit Euler on F is stable below 1/(4 lam_1), lam_1 = 1
 
 
@@ -143,10 +144,13 @@ def haar_argmax_error(classes: int, k: int, draws: int, rng: np.random.Generator
     C = classes
     contrast = np.linalg.qr(np.column_stack([np.ones(C), np.eye(C)[:, 1:]]))[0][:, 1:]
     errors = np.empty(draws)
-    for draw in range(draws):
-        basis = contrast @ np.linalg.qr(rng.standard_normal((C - 1, k - 1)))[0]
-        scores = basis @ basis.T  # the constant adds the same to every class
-        errors[draw] = np.mean(np.argmax(np.round(scores, 12), axis=1) != np.arange(C))
+    batch = max(BATCH_ENTRIES // C**2, 1)
+    for first in range(0, draws, batch):
+        count = min(batch, draws - first)
+        basis = contrast @ np.linalg.qr(rng.standard_normal((count, C - 1, k - 1)))[0]
+        scores = basis @ np.swapaxes(basis, 1, 2)  # the constant adds the same to every class
+        wrong = np.argmax(np.round(scores, 12), axis=2) != np.arange(C)
+        errors[first : first + count] = np.mean(wrong, axis=1)
     return float(np.mean(errors)), float(np.std(errors, ddof=1)) / math.sqrt(draws) if draws > 1 else math.nan
 
 
@@ -230,7 +234,8 @@ def subspace_tangent(
     """Tangent of the largest principal angle between the span of F(t) and the top-k eigenspace. Exact, for any F(0).
 
     ``eigenvalues`` decreasing and ``start`` = V^T F(0) in their order: the span of F(t) is that of exp(4 Lam t) start,
-    continuous power iteration. NaN where eigenvalues k and k+1 tie, for then the top-k eigenspace is not unique.
+    continuous power iteration. NaN where eigenvalues k and k+1 tie, for then the top-k eigenspace is not unique;
+    infinite where the start misses a direction of that space. Raises ValueError where eigenvalues increase.
     """
     lam, A = np.asarray(eigenvalues, dtype=np.float64), np.asarray(start, dtype=np.float64)
     k = A.shape[1]
@@ -239,6 +244,8 @@ def subspace_tangent(
     wanted = np.asarray(times, dtype=np.float64)
     if k < len(lam) and lam[k - 1] - lam[k] <= 1e-12:
         return np.full(wanted.shape, math.nan)
+    if np.linalg.matrix_rank(A[:k]) < k:
+        return np.full(wanted.shape, math.inf)
     slopes = np.linalg.solve(A[:k].T, A[k:].T).T
     rates = 4.0 * (lam[k:, None] - lam[None, :k])
     return np.array([np.linalg.norm(slopes * np.exp(rates * t), 2) if slopes.size else 0.0 for t in wanted])
