@@ -307,5 +307,5 @@ def _eigenvalue_error(params: AugmentationGraphParams, values: Array) -> Array:
     found, _ = spectrum_of(params)
     if found is None:
         return np.full(len(values), math.nan)
-    known = min(values.shape[1], values.shape[1] if found.complete else found.listed)
+    known = min(values.shape[1], params.n_features + 1)
     return np.max(np.abs(values[:, :known] - found.top(known)), axis=1)
