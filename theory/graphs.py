@@ -17,7 +17,7 @@ Contrastive Loss", NeurIPS 2021, arXiv 2106.04156. Every spectrum here is exact,
 
 import heapq
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -127,8 +127,7 @@ def nested_blocks(classes: int, subclusters: int, nodes: int, a1: float, a2: flo
         raise ValueError(f"a1 must be 0 with one sub-cluster a class, not {a1:g}")
     if C == 1 and a2 != 0.0:
         raise ValueError(f"a2 must be 0 with one class, not {a2:g}")
-    cls = (1.0 - a2 * C / (C - 1)) ** 2 if C > 1 else 1.0
-    sub = (1.0 - a1 - a2 - a1 / (s - 1)) ** 2 if s > 1 else 1.0
+    cls, sub = block_eigenvalues(C, s, a1, a2)
     values, counts = [1.0, cls, sub, 0.0], [1, C - 1, C * (s - 1), C * s * (nodes - 1)]
     mode = np.minimum(np.arange(C), 1)
     phi = (1.0 - cls) * (C - 1) / C
@@ -137,11 +136,14 @@ def nested_blocks(classes: int, subclusters: int, nodes: int, a1: float, a2: flo
     )
 
 
-def class_eigenvalue_leads(classes: int, subclusters: int, a1: float, a2: float) -> bool:
-    """Whether the class eigenvalue of :func:`nested_blocks` exceeds the sub-cluster eigenvalue."""
-    cls = (1.0 - a2 * classes / (classes - 1)) ** 2 if classes > 1 else 1.0
+def block_eigenvalues(classes: int, subclusters: int, a1: float, a2: float) -> tuple[float, float]:
+    """The eigenvalues of :func:`nested_blocks` for differences of classes and of sub-clusters; 0 where there are none.
+
+    With both brackets nonnegative, classes lead while a2 < a1 s (C-1)/(s-1).
+    """
+    cls = (1.0 - a2 * classes / (classes - 1)) ** 2 if classes > 1 else 0.0
     sub = (1.0 - a1 - a2 - a1 / (subclusters - 1)) ** 2 if subclusters > 1 else 0.0
-    return cls > sub + TIE
+    return cls, sub
 
 
 def unequal_blocks(
@@ -315,10 +317,11 @@ def hypercube(
     copies = np.bincount(owner, minlength=len(distinct)).tolist()
     live = [a for a in range(len(distinct)) if distinct[a] > 0.0]
     most = [copies[a] for a in live]
-    lattice = _best_first(distinct[live], most, lambda counts: math.prod(map(math.comb, most, counts)), at_least)
-    modes, values, counts = _lattice(lattice)
+    modes, values, counts, whole = _best_first(
+        distinct[live], most, lambda one: math.prod(map(math.comb, most, one)), at_least
+    )
     size = 2 ** len(q)
-    if sum(counts) < size and len(modes) == math.prod(one + 1 for one in most):
+    if whole and sum(counts) < size:
         values, counts = [*values, 0.0], [*counts, size - sum(counts)]
     coefficients = walsh_coefficients(truth)
     subsets = [
@@ -330,8 +333,9 @@ def hypercube(
     part_mode, part_energy = [], []
     for subset, coefficient in zip(subsets, coefficients, strict=True):
         held = [sum(int(owner[i] == a) for i in subset) for a in live]
-        dead = len(values) - 1 if sum(held) < len(subset) and values[-1] == 0.0 else None
-        place = where.get(tuple(held)) if sum(held) == len(subset) else dead
+        place = where.get(tuple(held)) if sum(held) == len(subset) else None
+        if place is None and whole:
+            place = len(values) - 1  # of the eigenvalue 0
         if place is not None and coefficient != 0.0:
             part_mode.append(place)
             part_energy.append(0.5 * float(coefficient) ** 2)
@@ -381,8 +385,8 @@ def top_characters(flip: Float[np.ndarray, " d"], count: int) -> list[tuple[floa
     factor = (1.0 - 2.0 * q) ** 2
     order = [int(i) for i in np.lexsort((np.arange(len(q)), -factor)) if factor[i] > ZERO]
     found: list[tuple[float, tuple[int, ...]]] = []
-    lattice = _best_first(factor[order], [1] * len(order), lambda counts: 1, count)
-    for value, counts, _ in lattice:
+    modes, values, _, _ = _best_first(factor[order], [1] * len(order), lambda counts: 1, count)
+    for counts, value in zip(modes, values, strict=True):
         found.append((value, tuple(sorted(order[place] for place in np.flatnonzero(counts)))))
     groups, distinct = _ties(np.array([value for value, _ in found]))
     ranked = sorted(zip(groups.tolist(), found, strict=True), key=lambda one: (one[0], len(one[1][1]), one[1][1]))
@@ -399,7 +403,8 @@ def gaussian(
 
     Mehler: per coordinate lam_j = r^j, r = tau^2/(tau^2 + sig^2), with Hermite eigenfunctions, and independent
     coordinates multiply. phi = arccos(r)/pi, alpha = arccos(sqrt r)/pi with the r of the label's coordinate. At least
-    ``at_least`` of the infinitely many eigenvalues are listed. Raises ValueError unless both deviations are positive.
+    ``at_least`` of the infinitely many eigenvalues are listed, those below 1e-15 as 0. Raises ValueError unless both
+    deviations are positive.
     """
     tau, sig = np.atleast_1d(np.asarray(natural_std, float)), np.atleast_1d(np.asarray(noise_std, float))
     if not ((tau > 0.0).all() and (sig > 0.0).all() and tau.shape == sig.shape):
@@ -407,13 +412,14 @@ def gaussian(
     r = tau**2 / (tau**2 + sig**2)
     owner, distinct = _ties(r)
     copies = np.bincount(owner).tolist()
-    lattice = _best_first(
+    modes, values, counts, whole = _best_first(
         distinct,
         [None] * len(distinct),
         lambda counts: math.prod(math.comb(n + j - 1, j) for n, j in zip(copies, counts, strict=True)),
         at_least,
     )
-    modes, values, counts = _lattice(lattice)
+    if whole and sum(counts) < at_least:
+        values, counts = [*values, 0.0], [*counts, at_least - sum(counts)]
     where, axis = {one: place for place, one in enumerate(modes)}, int(owner[coordinate])
     part_mode, part_channel, part_energy = [0], [0], [0.5]
     for degree in range(1, 2 * len(modes), 2):
@@ -596,31 +602,27 @@ def _best_first(
     most: Sequence[int | None],
     multiplicity: Callable[[tuple[int, ...]], int],
     at_least: int,
-) -> Iterator[tuple[float, tuple[int, ...], int]]:
-    """Products prod_a factors[a]^counts[a], counts[a] <= most[a], decreasing, as (product, counts, multiplicity).
+) -> tuple[list[tuple[int, ...]], list[float], list[int], bool]:
+    """Products prod_a factors[a]^counts[a], counts[a] <= most[a], decreasing: counts, products, multiplicities.
 
-    Stops when ``at_least`` are out, counted with multiplicity, and the eigenspace of the last one is whole.
+    Stops when ``at_least`` are out, counted with multiplicity, and the eigenspace of the last one is whole; or when
+    all positive products are out, which the last value says.
     """
-    start = (0,) * len(factors)
-    heap = [(-1.0, start)]
-    seen, last = 0, math.inf
-    while heap:
-        value, counts = heapq.heappop(heap)
-        value = -value
-        if seen >= at_least and last - value > TIE * last + ZERO:
-            return
-        many = multiplicity(counts)
-        seen, last = seen + many, value
-        yield value, counts, many
+    modes: list[tuple[int, ...]] = []
+    values: list[float] = []
+    copies: list[int] = []
+    heap, seen = [(-1.0, (0,) * len(factors))], 0
+    while heap and -heap[0][0] > ZERO:
+        negative, counts = heapq.heappop(heap)
+        if seen >= at_least and values[-1] + negative > TIE * values[-1] + ZERO:
+            return modes, values, copies, False
+        modes.append(counts)
+        values.append(-negative)
+        copies.append(multiplicity(counts))
+        seen += copies[-1]
         newest = max((a for a, count in enumerate(counts) if count), default=0)
         for a in range(newest, len(factors)):  # each vector of counts is reached once, by its last coordinate
             limit = most[a]
             if limit is None or counts[a] < limit:
-                heapq.heappush(heap, (-value * float(factors[a]), (*counts[:a], counts[a] + 1, *counts[a + 1 :])))
-
-
-def _lattice(
-    found: Iterator[tuple[float, tuple[int, ...], int]],
-) -> tuple[list[tuple[int, ...]], list[float], list[int]]:
-    listed = list(found)
-    return [one[1] for one in listed], [one[0] for one in listed], [one[2] for one in listed]
+                heapq.heappush(heap, (negative * float(factors[a]), (*counts[:a], counts[a] + 1, *counts[a + 1 :])))
+    return modes, values, copies, True

@@ -32,7 +32,7 @@ from theory.augmentation_graph import (
 )
 from theory.graphs import (
     arc_partition_cost,
-    class_eigenvalue_leads,
+    block_eigenvalues,
     gaussian,
     glyph_manifold,
     hypercube,
@@ -242,7 +242,7 @@ def test_when_the_bounds_turn_vacuous():
     assert brentq(lambda a2: 2 * at(a2)[0] - 1.0, 0.01, 0.4) == pytest.approx(0.1336, abs=5e-5)
     assert not error_bound_is_vacuous(*at(0.0809)) and error_bound_is_vacuous(*at(0.0811))
     assert constant_probe(at(0.2)[1]) == pytest.approx((0.75, 0.75))
-    jump = brentq(lambda a2: float(class_eigenvalue_leads(4, 3, 0.1, a2)) - 0.5, 0.3, 0.6)
+    jump = brentq(lambda a2: float(np.subtract(*block_eigenvalues(4, 3, 0.1, a2))), 0.3, 0.6)
     assert jump == pytest.approx(0.45, abs=1e-9)
     before, after = nested_blocks(4, 3, 25, 0.1, 0.4499), nested_blocks(4, 3, 25, 0.1, 0.4501)
     assert probe_mse(before, 4).value == pytest.approx(0.0, abs=1e-12) and probe_mse(after, 4).value == 0.75

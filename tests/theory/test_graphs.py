@@ -11,7 +11,7 @@ from theory.graphs import (
     arc_crossing,
     arc_energy,
     arc_partition_cost,
-    class_eigenvalue_leads,
+    block_eigenvalues,
     colour_crossing,
     gaussian,
     glyph_manifold,
@@ -169,8 +169,9 @@ def test_published_numbers_of_the_nested_blocks():
 
 @pytest.mark.parametrize("leak", [0.0, 0.1, 0.3, 0.449, 0.451, 0.6])
 def test_classes_lead_while_they_leak_less_than_sub_clusters(leak):
-    assert class_eigenvalue_leads(4, 3, 0.1, leak) == (leak < 0.1 * 3 * 3 / 2)
-    assert class_eigenvalue_leads(4, 1, 0.0, leak)
+    cls, sub = block_eigenvalues(4, 3, 0.1, leak)
+    assert (cls > sub) == (leak < 0.1 * 3 * 3 / 2)
+    assert block_eigenvalues(4, 1, 0.0, leak) == (cls, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -458,6 +459,10 @@ def test_independent_gaussian_coordinates_multiply():
     np.testing.assert_allclose(equal.eigenvalues[:5], r ** np.arange(5), rtol=1e-12)
     assert equal.multiplicities[:5].tolist() == [1, 2, 3, 4, 5]
     assert equal.size is None and not equal.complete
+    far = gaussian(np.array([1.5]), np.array([0.8]), 300)
+    assert far.listed == 300 and far.eigenvalue(300) == 0.0 and far.rank == 138
+    noisy = gaussian(np.array([0.05]), np.array([20.0]), 10)
+    assert noisy.listed == 10 and noisy.rank == 3
     np.testing.assert_allclose(equal.energy[:4], two.energy[:4])
     with pytest.raises(ValueError, match="positive"):
         gaussian(np.array([0.0]), np.array([1.0]), 3)
