@@ -213,8 +213,8 @@ def _flow_of(params: AugmentationGraphParams) -> Mapping[str, Array]:
     times = recorded_steps(params) * params.time_step
     path = theory.gradient_flow(values, rows, times)
     mass = theory.mode_masses(path)
-    shown = min(LEVELS, len(here.kept))
-    masses = np.stack([mass[:, level == j].sum(axis=1) / here.kept[j] for j in range(shown)], axis=1)
+    levels = range(here.shown_levels)
+    masses = np.stack([mass[:, level == j].sum(axis=1) / here.kept[j] for j in levels], axis=1)
     tangent = np.full(len(times), math.nan) if here.degenerate else theory.subspace_tangent(values, rows, times)
     return {"loss": theory.factor_loss(values, path), "masses": masses, "tangent": tangent}
 

@@ -68,6 +68,11 @@ class Setting:
         return np.where(inside > 0, inside, copies)
 
     @cached_property
+    def shown_levels(self) -> int:
+        """How many levels have their mass recorded: positive eigenvalues, for of 0 not all copies are held."""
+        return min(LEVELS, int(np.max(self.level[self.pairs.values > ZERO])) + 1)
+
+    @cached_property
     def targets(self) -> Array:
         """One-hot labels of the nodes times sqrt(w)."""
         return probe.targets(self.graph.label, self.graph.classes, self.graph.w)
@@ -176,10 +181,10 @@ def loss(here: Setting, F: Array) -> float:
 
 
 def level_masses(here: Setting, F: Array) -> Array:
-    """(LEVELS,) mass of F F^T on each eigenspace, per copy among the first k; NaN where there are fewer."""
+    """(LEVELS,) mass of F F^T on each positive eigenspace, per copy among the first k; NaN where there are fewer."""
     parts = np.bincount(here.level, weights=np.sum((here.pairs.vectors.T @ F) ** 2, axis=1)) / here.kept
     found = np.full(LEVELS, np.nan)
-    found[: min(LEVELS, len(parts))] = parts[:LEVELS]
+    found[: here.shown_levels] = parts[: here.shown_levels]
     return found
 
 
