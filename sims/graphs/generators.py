@@ -153,7 +153,7 @@ def unequal_blocks(p_nat: Array, transition: Array, sizes: Integers, of_class: I
         nat_label=of_class,
         classes=int(of_class.max()) + 1,
         aug=aug,
-        inputs=np.eye(K)[block],
+        inputs=np.eye(K)[block] if aug is not None else None,
         block=block,
         transition=transition,
     )

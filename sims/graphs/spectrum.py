@@ -41,8 +41,17 @@ class Pairs:
 
 
 def top(graph: Graph, count: int, rng: np.random.Generator) -> Pairs:
-    """The `count` largest eigenpairs of Abar, at most as many as there are nodes."""
-    count = min(count, graph.nodes)
+    """The `count` largest eigenpairs of Abar, at most as many as there are nodes.
+
+    Of a vector and its opposite the one whose first largest entry is positive is chosen.
+    """
+    pairs = _top(graph, min(count, graph.nodes), rng)
+    rows = np.argmax(np.round(np.abs(pairs.vectors), 9), axis=0)
+    signs = np.sign(pairs.vectors[rows, np.arange(len(rows))])
+    return Pairs(pairs.values, pairs.vectors * signs)
+
+
+def _top(graph: Graph, count: int, rng: np.random.Generator) -> Pairs:
     if graph.block is not None:
         return _of_blocks(graph, count)
     if graph.modes:
@@ -213,7 +222,9 @@ def _iterate(
         residual = np.linalg.norm(Y[:, :count] - X[:, :count] * values[:count], axis=0)
         if np.max(residual) <= tolerance or X.shape[1] == len(X):
             return np.maximum(values, 0.0), X
-        X = np.linalg.qr(_filtered(apply, X, Y, max(values[-1], 1e-3), degree))[0]
+        # Copies of one eigenvalue may fill the block: then only what lies clearly below it can be damped.
+        cut = max(min(values[-1], 0.99 * values[count - 1]), 1e-3)
+        X = np.linalg.qr(_filtered(apply, X, Y, cut, degree))[0]
     raise NotConverged(
         f"After {most_rounds} rounds the largest residual is {np.max(residual):.1e}, not {tolerance:.1e}; the "
         "eigenvalues asked for lie too close to the next ones. Ask for a number of them that ends at a gap."
