@@ -19,7 +19,7 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -54,15 +54,20 @@ class Spectrum:
     class_probabilities: Float[np.ndarray, " classes"]
     size: int | None
 
-    @property
+    @cached_property
     def energy(self) -> Float[np.ndarray, " groups"]:
         """The label energy that each eigenspace carries."""
         return np.array([float(np.sum(one)) for one in self.energies])
 
+    @cached_property
+    def last(self) -> Int[np.ndarray, " groups"]:
+        """The number, counted from 1, of the last copy of each eigenvalue."""
+        return np.cumsum(self.multiplicities)
+
     @property
     def listed(self) -> int:
         """How many eigenvalues are known, counted with multiplicity."""
-        return int(np.sum(self.multiplicities))
+        return int(self.last[-1])
 
     @property
     def complete(self) -> bool:
@@ -84,7 +89,7 @@ class Spectrum:
                 f"the graph has {self.size} eigenvalues" if self.complete else f"{self.listed} eigenvalues are listed"
             )
             raise ValueError(f"there is no eigenvalue number {i}: {known}")
-        return int(np.searchsorted(np.cumsum(self.multiplicities), i))
+        return int(np.searchsorted(self.last, i))
 
     def eigenvalue(self, i: int) -> float:
         """The i-th largest eigenvalue, i counted from 1; 0 beyond the number of nodes. Raises as :meth:`group`."""
@@ -574,8 +579,10 @@ def _collect(
     own = groups[place[part_mode]]
     keys, inverse = np.unique(np.stack([own, part_channel]), axis=1, return_inverse=True)
     totals = np.bincount(inverse.reshape(-1), weights=part_energy, minlength=keys.shape[1])
-    cuts = np.searchsorted(keys[0], np.arange(len(distinct) + 1))
-    energies = tuple(_positive(totals[a:b]) for a, b in pairwise(cuts))
+    order = np.lexsort((-totals, keys[0]))
+    order = order[totals[order] > ZERO]
+    cuts = np.searchsorted(keys[0][order], np.arange(1, len(distinct)))
+    energies = tuple(np.split(totals[order], cuts))
     return Spectrum(distinct, multiplicities, energies, phi, alpha, class_probabilities, size)
 
 

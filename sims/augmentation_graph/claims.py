@@ -86,7 +86,8 @@ def _sub_leads(p: AugmentationGraphParams) -> bool:
 
 def _waves_in_order(p: AugmentationGraphParams) -> bool:
     """Whether the first waves of a ring, up to one more than arcs, have the largest eigenvalues."""
-    return p.graph == "ring" and p.arcs <= 31 and (2 * p.window + 1) * (p.arcs + 1) < p.ring_nodes
+    ordered = p.graph == "ring" and p.window > 0 and (2 * p.window + 1) * (p.arcs + 1) < p.ring_nodes
+    return ordered and p.arcs <= 31
 
 
 def _flow_known(p: AugmentationGraphParams) -> bool:
@@ -257,7 +258,7 @@ def _judge_empty_bound(runs: Sequence[Run]) -> Measured:
             assert there is not None
             return 2.0 * probe_mse_bound(there, run.params.n_features) - level
 
-        found.append((float(brentq(above, leaks[i], leaks[i + 1])), measured, 0.0, 1e-4))
+        found.append((float(brentq(above, 1e-6, 0.44)), measured, 0.0, 1e-4))
     return Measured(*max(found, key=lambda one: abs(one[1] - one[0]) if math.isfinite(one[1]) else math.inf))
 
 

@@ -33,6 +33,7 @@ _FLOW = "closed form of the gradient flow from the same start"
 _NO_GAP = "eigenvalues k and k+1 are equal: the top-k eigenspace is not unique, and no angle to it defined"
 
 
+@lru_cache(maxsize=16)
 def spectrum_of(params: AugmentationGraphParams) -> tuple[Spectrum | None, str]:
     """The spectrum in closed form, or None and why there is none."""
     p = params
