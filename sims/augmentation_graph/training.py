@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-SHOWN_NODES, SHOWN_AXES = 400, 4  # of the embedding in the frames
+SHOWN_NODES, SHOWN_AXES = 400, 6  # of the embedding in the frames
 LEAST_PAIRS, MOST_PAIRS = 16, 600
 GRAPH_FIELDS = (
     "graph", "classes", "subclusters", "nodes_per_block", "leak_within", "leak", "ring_nodes", "window", "arcs",
@@ -197,8 +197,11 @@ def measured(here: Setting, F: Array, time: float) -> Array:
 
 
 def shown_nodes(graph: Graph) -> Integers:
-    """The nodes whose embedding is shown: all, or evenly spaced ones."""
-    return np.unique(np.linspace(0, graph.nodes - 1, min(SHOWN_NODES, graph.nodes)).astype(np.int64))
+    """The nodes whose embedding is shown: all, or evenly spaced ones; of images first those that are not shifted."""
+    nodes = np.arange(graph.nodes)
+    if graph.places is not None and graph.nodes > SHOWN_NODES:
+        nodes = np.flatnonzero(graph.places[:, 2] == 0)
+    return nodes[np.unique(np.linspace(0, len(nodes) - 1, min(SHOWN_NODES, len(nodes))).astype(np.int64))]
 
 
 def placed(here: Setting, F: Array) -> Array:

@@ -45,7 +45,8 @@ class Graph:
     Where the kernel has structure it is kept, because it is cheaper than the entries: `modes`, small matrices whose
     Kronecker product is Abar (N the product of their sides, the last one fastest); `circulant` (N,), the kernel of
     views on a circle; `block` (N,) and `transition` (K, K), where nodes of one block are alike and `transition` is
-    what naturals, the blocks themselves, do. `aug` is then None where its entries would be too many.
+    what naturals, the blocks themselves, do. `aug` is then None where its entries would be too many. `pixels` (N, side,
+    side, colours) and `places` (N, 4), glyph, rotation, shift and colour of a node, are those of images.
     """
 
     p_nat: Array
@@ -60,6 +61,7 @@ class Graph:
     block: Integers | None = None
     transition: Array | None = None
     pixels: Array | None = field(default=None, repr=False)
+    places: Integers | None = field(default=None, repr=False)
 
     @property
     def nodes(self) -> int:
@@ -326,6 +328,7 @@ def glyph_images(
         inputs=pixels.reshape(N, -1),
         modes=tuple(one @ one.T for one in kernels) if N == M else (),
         pixels=pixels,
+        places=np.ascontiguousarray(tuples.T[of_node]),
     )
 
 

@@ -274,8 +274,10 @@ def test_many_nodes_show_a_selection():
     params = make(graph="glyphs", training="eigen", replicates=1, n_features=6)
     run = execute(LAB, params)
     nodes = training.shown_nodes(training.graph_of(params))
-    assert len(nodes) == 400 and nodes[0] == 0 and nodes[-1] == 719
-    assert run.trace.frames["embedding"].shape == (1, 400, 4)
+    np.testing.assert_array_equal(nodes, [x for x in range(720) if x // 3 % 5 == 0])
+    assert run.trace.frames["embedding"].shape == (1, 144, 6)
+    ring = training.shown_nodes(training.graph_of(make(graph="ring", ring_nodes=1200, training="eigen")))
+    assert len(ring) == 400 and ring[0] == 0 and ring[-1] == 1199
 
 
 def test_half_times_are_read_off_the_recorded_masses():
