@@ -374,7 +374,8 @@ def _overlay_spec(
     style = (alt.StrokeDash("run:N", **dashes),) if styles else ()
     dash = alt.StrokeDash("kind:N", **dashes)
     inks = _named(kinds, [_INKS[k] for k in kinds])
-    widths = _named(kinds, [_WIDTHS[k] for k in kinds])
+    # Said to be ordinal: the default for a width is a scale of points, which has no value for a single one.
+    widths = alt.Scale(type="ordinal", domain=kinds, range=[_WIDTHS[k] for k in kinds])
     lines, theory, now = (alt.Chart(alt.NamedData(name)) for name in ("lines", "theory", "now"))
     layers = [
         lines.mark_area(opacity=0.18, clip=True).encode(x, alt.Y("low:Q", **y), alt.Y2("high:Q"), colour),

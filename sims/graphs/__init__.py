@@ -1,0 +1,1 @@
+"""Graphs of augmentations: generators, operators, spectra, contrastive training and linear probes."""

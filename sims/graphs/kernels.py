@@ -1,0 +1,209 @@
+"""Jitted parts of contrastive learning on a graph of augmentations.
+
+A graph is a row-stochastic kernel ``aug`` from natural examples to nodes, with probabilities ``p_nat`` of the
+examples. ``W = aug^T diag(p_nat) aug`` weighs the pairs of nodes that are two views of one example, ``w`` holds its
+row sums, and ``Abar = diag(w)^-1/2 W diag(w)^-1/2 = B^T B`` with ``B = diag(p_nat)^1/2 aug diag(w)^-1/2``.
+
+The batch form of the spectral contrastive loss on B pairs of views is
+
+    L_B = -(2/B) sum_i z1_i.z2_i + 1/(B(B-1)) sum_{i != j} (z1_i.z2_j)^2,
+
+unbiased for ``-2 E f(x).f(x+) + E (f(x).f(x'))^2``. Source: HaoChen, Wei, Gaidon, Ma, "Provable Guarantees for
+Self-Supervised Deep Learning with Spectral Contrastive Loss", NeurIPS 2021, and the code published with it.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def apply_factor(indptr, indices, data, X, Y):
+    """Y = B^T (B X) for a sparse B (n, N) in row form; X, Y (N, k).
+
+    Row by row: what a row gathers it scatters again, so that neither B X nor B^T B is ever stored.
+    """
+    k = X.shape[1]
+    Y[:, :] = 0.0
+    held = np.empty(k)
+    for i in range(indptr.size - 1):
+        first, last = indptr[i], indptr[i + 1]
+        for c in range(k):
+            held[c] = 0.0
+        for e in range(first, last):
+            weight, row = data[e], X[indices[e]]
+            for c in range(k):
+                held[c] += weight * row[c]
+        for e in range(first, last):
+            weight, row = data[e], Y[indices[e]]
+            for c in range(k):
+                row[c] += weight * held[c]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def apply_modes(sizes, mats, X, Y):
+    """Y = (M_1 x M_2 x ... ) X for a Kronecker product of small matrices, one mode after the other.
+
+    sizes (d,) int64: sides of the matrices; mats: their entries, row by row, one matrix after the other.
+    X, Y (N, k) with N the product of the sizes; the last mode varies fastest. Matrices of side 2 are the butterflies
+    of a fast Walsh-Hadamard transform. Costs N k times the sum of the sizes.
+    """
+    N, k = X.shape
+    Y[:, :] = X
+    largest = 0
+    for mode in range(sizes.size):
+        largest = max(largest, sizes[mode])
+    held = np.empty((largest, k))
+    outer, offset = 1, 0
+    for mode in range(sizes.size):
+        size = sizes[mode]
+        inner = N // (outer * size)
+        for o in range(outer):
+            for i in range(inner):
+                base = o * size * inner + i
+                for a in range(size):
+                    row = Y[base + a * inner]
+                    for c in range(k):
+                        held[a, c] = row[c]
+                for a in range(size):
+                    row = Y[base + a * inner]
+                    for c in range(k):
+                        row[c] = 0.0
+                    for b in range(size):
+                        weight = mats[offset + a * size + b]
+                        if weight != 0.0:
+                            for c in range(k):
+                                row[c] += weight * held[b, c]
+        outer *= size
+        offset += size * size
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def place(cumulative, first, last, u):
+    """The first index in [first, last) whose running sum exceeds u, the last one at most."""
+    low, high = first, last - 1
+    while low < high:
+        middle = (low + high) // 2
+        if cumulative[middle] > u:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def draw_pairs(nat_cumulative, indptr, indices, view_cumulative, nat_rng, first_rng, second_rng, first, second):
+    """Fill first, second (B,) with the nodes of B positive pairs.
+
+    An example is drawn from `nat_cumulative` (n,), running sums of p_nat; then its two views, independently, from its
+    row of `view_cumulative`, running sums within each row of aug. Each kind of draw has its own generator.
+    """
+    n = nat_cumulative.size
+    for i in range(first.size):
+        x = place(nat_cumulative, 0, n, nat_rng.random())
+        start, stop = indptr[x], indptr[x + 1]
+        first[i] = indices[place(view_cumulative, start, stop, first_rng.random())]
+        second[i] = indices[place(view_cumulative, start, stop, second_rng.random())]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def clipped(z, clip_norm, factor):
+    """Scale the rows of z (B, k) that are longer than clip_norm > 0 down to it, in place; factor (B,) out.
+
+    With clip_norm = 0 nothing is scaled. The direction of a scaled row still carries gradient: see `unclip`.
+    """
+    for i in range(z.shape[0]):
+        factor[i] = 1.0
+        if clip_norm > 0.0:
+            total = 0.0
+            for c in range(z.shape[1]):
+                total += z[i, c] * z[i, c]
+            length = math.sqrt(total)
+            if length > clip_norm:
+                factor[i] = clip_norm / length
+                for c in range(z.shape[1]):
+                    z[i, c] *= factor[i]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def unclip(z, clip_norm, factor, g):
+    """Turn gradients g (B, k) at clipped rows into those at the rows before, in place.
+
+    The clipped row is z = clip_norm f/|f|, so that its gradient loses its part along z and shrinks by `factor`.
+    """
+    for i in range(z.shape[0]):
+        if factor[i] < 1.0:
+            along = 0.0
+            for c in range(z.shape[1]):
+                along += g[i, c] * z[i, c]
+            along /= clip_norm * clip_norm
+            for c in range(z.shape[1]):
+                g[i, c] = factor[i] * (g[i, c] - along * z[i, c])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def batch_gradients(z1, z2, g1, g2):
+    """Return L_B of the embeddings z1, z2 (B, k) of B pairs; g1, g2 (B, k): its gradients, out."""
+    B, k = z1.shape
+    attract, repel = 2.0 / B, 2.0 / (B * (B - 1.0))
+    G = np.dot(z1, z2.T)
+    positive, negative = 0.0, 0.0
+    for i in range(B):
+        positive += G[i, i]
+        G[i, i] = 0.0
+        for j in range(B):
+            negative += G[i, j] * G[i, j]
+    np.dot(G, z2, g1)
+    np.dot(G.T, z1, g2)
+    for i in range(B):
+        for c in range(k):
+            g1[i, c] = repel * g1[i, c] - attract * z2[i, c]
+            g2[i, c] = repel * g2[i, c] - attract * z1[i, c]
+    return 0.5 * repel * negative - attract * positive
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def batch_loss(z1, z2):
+    """L_B of the embeddings z1, z2 (B, k) of B pairs."""
+    return batch_gradients(z1, z2, np.empty_like(z1), np.empty_like(z2))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def sampled_losses(f, nat_cumulative, indptr, indices, view_cumulative, nat_rng, first_rng, second_rng, batch, losses):
+    """losses (M,): L_B of M fresh batches of a fixed table f (N, k), out."""
+    k = f.shape[1]
+    first, second = np.empty(batch, np.int64), np.empty(batch, np.int64)
+    z1, z2 = np.empty((batch, k)), np.empty((batch, k))
+    for m in range(losses.size):
+        draw_pairs(nat_cumulative, indptr, indices, view_cumulative, nat_rng, first_rng, second_rng, first, second)
+        for i in range(batch):
+            for c in range(k):
+                z1[i, c] = f[first[i], c]
+                z2[i, c] = f[second[i], c]
+        losses[m] = batch_loss(z1, z2)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def flow(kind, indptr, indices, data, sizes, mats, F, slope):
+    """slope = 4 (Abar F - F F^T F), the negative gradient of ||Abar - F F^T||^2; F, slope (N, k).
+
+    `kind` says which operator Abar is: 0 a sparse factor, 1 a Kronecker product (see `apply_factor`, `apply_modes`).
+    """
+    N, k = F.shape
+    if kind == 0:
+        apply_factor(indptr, indices, data, F, slope)
+    else:
+        apply_modes(sizes, mats, F, slope)
+    gram = np.zeros((k, k))
+    for x in range(N):
+        for a in range(k):
+            value = F[x, a]
+            for b in range(k):
+                gram[a, b] += value * F[x, b]
+    for x in range(N):
+        for b in range(k):
+            pushed = 0.0
+            for a in range(k):
+                pushed += F[x, a] * gram[a, b]
+            slope[x, b] = 4.0 * (slope[x, b] - pushed)
