@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 from scipy.integrate import solve_ivp
-from scipy.optimize import minimize, root
+from scipy.optimize import root
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from theory.linear_attention import (
@@ -27,7 +27,6 @@ from theory.linear_attention import (
     check_dimension,
     check_length,
     gradient,
-    loss,
     odd_loss,
     optimal_preconditioner,
     optimal_step,
@@ -35,6 +34,7 @@ from theory.linear_attention import (
 
 RELATIVE = 1e-11  # error per step of the integrated clocks
 FLAT = 1e-11  # size of the gradient at which a stationary point counts as found, relative to the loss
+SETTLED = 1e4  # e-foldings of the first growth after which the bad path is near its end
 COMMUTING = 1e-10  # size of the commutator that counts as rounding
 
 
@@ -160,6 +160,18 @@ def good_path_learning_rate(n: int, d: int, tau2: float = 1.0, attention: Attent
     return 2.0 / logistic_rate(n, d, tau2, attention)
 
 
+def edge_oscillation(ratio: float) -> tuple[float, float]:
+    """Where q/q* - 1 alternates beyond the edge, at ``ratio`` times :func:`good_path_learning_rate`, u = b = 0.
+
+    The map z -> z (1 + s (1 - z))^2 of z = q/q*, s = ratio, has the two-cycle z = (1 + s - p)/s, p^(+-1), with
+    p + 1/p = 1 + s; it attracts for 1 < s < sqrt(5) - 1. Exact for balanced starts on isotropic prompts.
+    """
+    if not 1.0 < ratio < math.sqrt(5.0) - 1.0:
+        raise ValueError(f"a stable oscillation of period two needs a ratio between 1 and sqrt(5) - 1, not {ratio}")
+    p = (1.0 + ratio - math.sqrt((1.0 + ratio) ** 2 - 4.0)) / 2.0
+    return (1.0 - p) / ratio, (1.0 - 1.0 / p) / ratio
+
+
 def isotropic_spectrum(n: int, d: int, s2: float, tau2: float = 1.0) -> list[tuple[float, int]]:
     """Eigenvalues, with multiplicities, of the Hessian in (u, c, A, b) at the balanced isotropic minimum.
 
@@ -237,16 +249,16 @@ def growth_rates(prompts: Prompts) -> tuple[float, float]:
     return 2.0 * prompts.n * float(np.linalg.norm(product)), 2.0 * prompts.n * float(np.linalg.norm(product, 2))
 
 
-def rival_minimum(prompts: Prompts, attempts: int = 20) -> Weights:
+def rival_minimum(prompts: Prompts) -> Weights:
     """Where the bad path ends when Sig and T commute: u and b along the direction of the largest lam^2 t.
 
-    By reflection symmetry a descent from there keeps A diagonal in the common eigenbasis. It ends in the global
+    By reflection symmetry gradient flow from there keeps A diagonal in the common eigenbasis. It ends in the global
     minimum or, on a steep spectrum, in a worse stationary point of the loss; that this is a minimum among all weights
-    too is not checked here. Found numerically; unique up to rescaling (k u, k c, A/k, b/k) and signs.
+    too is not checked here. Integrated numerically; unique up to rescaling (k u, k c, A/k, b/k) and signs.
 
     Raises:
         ValueError: if Sig and T do not commute.
-        ArithmeticError: if the descent does not settle.
+        ArithmeticError: if the flow does not settle.
     """
     lam, t, basis = common_spectra(prompts)
     d, top, zero = prompts.d, int(np.argmax(lam**2 * t)), np.zeros(prompts.d)
@@ -261,14 +273,14 @@ def rival_minimum(prompts: Prompts, attempts: int = 20) -> Weights:
         return np.concatenate([[g.u[top], g.b[top], g.c], np.diag(g.A)])
 
     scale = math.sqrt(float(np.max(np.diag(optimal_preconditioner(diagonal)))))
-    x = scale * np.array([1.0, 1.0, 1e-2, *np.full(d, 1e-2)])
-    for _ in range(attempts):
-        x = minimize(lambda z: loss(diagonal, unpack(z)), x, jac=slope, method="BFGS", options={"gtol": 0.0}).x
-        x = root(slope, x, method="lm", options={"xtol": 1e-15, "ftol": 1e-15}).x
-        if np.max(np.abs(slope(x))) * scale < FLAT * prompts.v1:
-            u, c, A, b, h = unpack(x)
-            return Weights(basis @ u, c, basis @ A @ basis.T, basis @ b, h)
-    raise ArithmeticError(f"the descent along the bad path did not settle: slope {np.max(np.abs(slope(x))):.3g}")
+    start = scale * np.array([1e-2, 1e-2, 1e-5, *np.full(d, 1e-5)])
+    end = SETTLED / growth_rates(diagonal)[1]
+    flow = solve_ivp(lambda _, x: -slope(x), (0.0, end), start, method="LSODA", rtol=1e-8, atol=1e-12 * scale)
+    x = root(slope, flow.y[:, -1], method="lm", options={"xtol": 1e-15, "ftol": 1e-15}).x
+    if not np.max(np.abs(slope(x))) * scale < FLAT * prompts.v1:
+        raise ArithmeticError(f"the flow along the bad path did not settle: slope {np.max(np.abs(slope(x))):.3g}")
+    u, c, A, b, h = unpack(x)
+    return Weights(basis @ u, c, basis @ A @ basis.T, basis @ b, h)
 
 
 def common_spectra(
