@@ -249,38 +249,40 @@ def growth_rates(prompts: Prompts) -> tuple[float, float]:
     return 2.0 * prompts.n * float(np.linalg.norm(product)), 2.0 * prompts.n * float(np.linalg.norm(product, 2))
 
 
-def rival_minimum(prompts: Prompts) -> Weights:
+def rival_minimum(prompts: Prompts, *, skip: bool = False) -> Weights:
     """Where the bad path ends when Sig and T commute: u and b along the direction of the largest lam^2 t.
 
     By reflection symmetry gradient flow from there keeps A diagonal in the common eigenbasis. It ends in the global
     minimum or, on a steep spectrum, in a worse stationary point of the loss; that this is a minimum among all weights
-    too is not checked here. Integrated numerically; unique up to rescaling (k u, k c, A/k, b/k) and signs.
+    too is not checked here. Without ``skip`` h stays zero; with it the path was seen to reach the global minimum.
+    Integrated numerically; unique up to rescaling (k u, k c,
+    A/k, b/k) and signs.
 
     Raises:
         ValueError: if Sig and T do not commute.
         ArithmeticError: if the flow does not settle.
     """
     lam, t, basis = common_spectra(prompts)
-    d, top, zero = prompts.d, int(np.argmax(lam**2 * t)), np.zeros(prompts.d)
+    d, top = prompts.d, int(np.argmax(lam**2 * t))
     diagonal = Prompts.commuting(prompts.n, lam, t, prompts.s2)
     unit = np.eye(d)[top]
 
     def unpack(x: Float[np.ndarray, " k"]) -> Weights:
-        return Weights(x[0] * unit, float(x[2]), np.diag(x[3:]), x[1] * unit, zero)
+        return Weights(x[0] * unit, float(x[2]), np.diag(x[4:]), x[1] * unit, x[3] * unit)
 
     def slope(x: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
         g = gradient(diagonal, unpack(x))
-        return np.concatenate([[g.u[top], g.b[top], g.c], np.diag(g.A)])
+        return np.concatenate([[g.u[top], g.b[top], g.c, g.h[top] if skip else 0.0], np.diag(g.A)])
 
     scale = math.sqrt(float(np.max(np.diag(optimal_preconditioner(diagonal)))))
-    start = scale * np.array([1e-2, 1e-2, 1e-5, *np.full(d, 1e-5)])
+    start = scale * np.array([1e-2, 1e-2, 1e-5, 0.0, *np.full(d, 1e-5)])
     end = SETTLED / growth_rates(diagonal)[1]
     flow = solve_ivp(lambda _, x: -slope(x), (0.0, end), start, method="LSODA", rtol=1e-8, atol=1e-12 * scale)
     x = root(slope, flow.y[:, -1], method="lm", options={"xtol": 1e-15, "ftol": 1e-15}).x
     if not np.max(np.abs(slope(x))) * scale < FLAT * prompts.v1:
         raise ArithmeticError(f"the flow along the bad path did not settle: slope {np.max(np.abs(slope(x))):.3g}")
     u, c, A, b, h = unpack(x)
-    return Weights(basis @ u, c, basis @ A @ basis.T, basis @ b, h)
+    return Weights(basis @ u, c, basis @ A @ basis.T, basis @ b, basis @ h)
 
 
 def common_spectra(
@@ -339,13 +341,17 @@ def _commuting_flow(
 
     crossings = [_crossing(i, best[i], power) for i in range(len(best))]
     smallest = float(np.min(np.abs(np.append(x0, c0))[np.append(x0, c0) != 0]))
+    distinct, back = np.unique(at, return_inverse=True)
+    if at[-1] == 0:
+        q = np.tile(c0 * x0**power, (len(at), 1))
+        return FlowPath(q, odd_loss(prompts, q[:, :, None] * np.eye(len(best))), np.full(len(best), math.inf))
     solved = solve_ivp(
-        slope, (0.0, max(float(at[-1]), 1e-300)), np.append(x0, c0), method="LSODA", t_eval=np.minimum(at, at[-1]),
-        rtol=RELATIVE, atol=1e-12 * smallest, events=crossings,
+        slope, (0.0, float(at[-1])), np.append(x0, c0), method="LSODA", t_eval=distinct, rtol=RELATIVE, atol=1e-12 * smallest,
+        events=crossings,
     )  # fmt: skip
     if not solved.success:
         raise ArithmeticError(f"the flow was not integrated: {solved.message}")
-    q = (solved.y[-1] * solved.y[:-1] ** power).T
+    q = (solved.y[-1] * solved.y[:-1] ** power).T[back]
     levels = odd_loss(prompts, q[:, :, None] * np.eye(len(best)))
     return FlowPath(q, levels, np.array([found[0] if len(found) else math.inf for found in solved.t_events or ()]))
 

@@ -73,6 +73,8 @@ def bayes_isotropic(d: int, n: int, s2: float, draws: int, rng: np.random.Genera
     Without noise it is tau2 max(d - n, 0), without draws.
     """
     _spectrum(np.array([tau2]), n, s2)
+    if not (math.isfinite(d) and d == int(d) and d >= 1):
+        raise ValueError(f"d must be a whole number of at least 1, not {d}")
     if s2 == 0 or tau2 == 0:
         return Sampled(s2 + (tau2 * max(d - n, 0) if s2 == 0 else 0.0), 0.0)
     traces = []
