@@ -255,8 +255,7 @@ def rival_minimum(prompts: Prompts, *, skip: bool = False) -> Weights:
     By reflection symmetry gradient flow from there keeps A diagonal in the common eigenbasis. It ends in the global
     minimum or, on a steep spectrum, in a worse stationary point of the loss; that this is a minimum among all weights
     too is not checked here. Without ``skip`` h stays zero; with it the path was seen to reach the global minimum.
-    Integrated numerically; unique up to rescaling (k u, k c,
-    A/k, b/k) and signs.
+    Integrated numerically; unique up to rescaling (k u, k c, A/k, b/k) and signs.
 
     Raises:
         ValueError: if Sig and T do not commute.
@@ -346,8 +345,8 @@ def _commuting_flow(
         q = np.tile(c0 * x0**power, (len(at), 1))
         return FlowPath(q, odd_loss(prompts, q[:, :, None] * np.eye(len(best))), np.full(len(best), math.inf))
     solved = solve_ivp(
-        slope, (0.0, float(at[-1])), np.append(x0, c0), method="LSODA", t_eval=distinct, rtol=RELATIVE, atol=1e-12 * smallest,
-        events=crossings,
+        slope, (0.0, float(at[-1])), np.append(x0, c0), method="LSODA", t_eval=distinct, rtol=RELATIVE,
+        atol=1e-12 * smallest, events=crossings,
     )  # fmt: skip
     if not solved.success:
         raise ArithmeticError(f"the flow was not integrated: {solved.message}")
