@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from urllib.parse import urlsplit
 
@@ -39,6 +39,7 @@ class Story:
         x_axes: names of the series that pictures may be drawn against, besides the step.
         x: the horizontal axis that the page opens with.
         experiment: draws what a visitor can try below the pictures.
+        details: what pictures may show on demand, {name: words of its switch}; a view lists those switched on.
     """
 
     why: str
@@ -47,6 +48,7 @@ class Story:
     x_axes: Sequence[str] = ()
     x: str = "step"
     experiment: Callable[[View], None] | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
 
 
 @cache
@@ -72,6 +74,7 @@ def lab_page(lab_id: str) -> None:
     with st.container(horizontal=look.presenting(), vertical_alignment="bottom"):
         _presets(lab, state)
         x = _x_axis(lab, story)
+        details = _details(lab, story)
         if look.presenting():
             look.control()
     st.markdown(f"**Look:** {lab.preset(state.preset).notice}")
@@ -91,7 +94,7 @@ def lab_page(lab_id: str) -> None:
     finished = results(jobs)
     if not finished:
         return
-    view = View(lab, state, finished, x=x, present=look.presenting())
+    view = View(lab, state, finished, x=x, details=details, present=look.presenting())
     pictures = _pictures(module, view)
     _draw(view, pictures)
     if story.experiment is not None:
@@ -215,6 +218,11 @@ def _x_axis(lab: Lab, story: Story) -> str:
     return chosen or story.x
 
 
+def _details(lab: Lab, story: Story) -> frozenset[str]:
+    """The names of the details that are switched on."""
+    return frozenset(name for name, words in story.details.items() if st.toggle(words, key=f"detail/{lab.id}/{name}"))
+
+
 def _page_url() -> str:
     url = urlsplit(st.context.url or "")
     return f"{url.scheme}://{url.netloc}{url.path}" if url.netloc else ""
@@ -244,7 +252,9 @@ def _pictures(module: object, view: View) -> list[Picture]:
 def _identity(view: View) -> str:
     """What the pictures of a view depend on, as one text: runs by key, not by their arrays."""
     runs = [(label, run.key) for label, run in view.runs.items()]
-    return canonical_json([view.lab.id, view.state.preset, runs, view.x, view.present, sorted(view.fetched)])
+    return canonical_json(
+        [view.lab.id, view.state.preset, runs, view.x, sorted(view.details), view.present, sorted(view.fetched)]
+    )
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

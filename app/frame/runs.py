@@ -38,6 +38,7 @@ class View:
     x: str = "step"
     present: bool = False
     fetched: Mapping[str, Run] = field(default_factory=dict)
+    details: frozenset[str] = frozenset()
 
     @property
     def focus(self) -> Run:

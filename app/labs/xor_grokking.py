@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from app.frame.page import Story
 from app.frame.pictures import CLAIMED, PALETTE, UNCLAIMED, Curve, Picture, finish, overlay, several
 from app.frame.runs import View
-from sims.engine import Params
+from sims.engine import Params, Run
 from sims.xor_grokking.lab import CLUSTERS, MAP_EXTENT, MAP_POINTS, XorGrokkingParams
 
 Array = NDArray[np.float64]
@@ -77,6 +77,7 @@ which $p$ does not occur. Nor is it needed to draw the data: rotated into their 
 normals with chi-square variables of $p-2, p-3, \dots$ degrees of freedom on its diagonal, exactly in law.
 """
 
+EACH_CLUSTER = "each_cluster"  # the detail that splits the test accuracy
 ACCURACIES = {
     "test_accuracy": "fresh test points",
     "train_accuracy": "training labels",
@@ -115,8 +116,13 @@ def accuracies(view: View) -> Picture:
         replace(curve, label=words, chalk=curve.chalk if curve.metric == "test_accuracy" else None)
         for curve, words in zip(several(alone, list(ACCURACIES)), ACCURACIES.values(), strict=True)
     ]
-    for hue, (words, run) in enumerate(list(view.runs.items())[1:], len(curves)):
-        curves.append(Curve(f"{words}: test points", run, "test_accuracy", "test_accuracy", hue))
+    each = EACH_CLUSTER in view.details
+    if each:
+        for hue, (name, words) in enumerate(_SHOWN.items(), len(curves)):
+            curves.append(Curve(words, view.focus, f"{name}_accuracy", None, hue))
+    else:
+        for hue, (words, run) in enumerate(list(view.runs.items())[1:], len(curves)):
+            curves.append(Curve(f"{words}: test points", run, "test_accuracy", "test_accuracy", hue))
     drawn = overlay(
         view,
         curves,
@@ -124,23 +130,37 @@ def accuracies(view: View) -> Picture:
         title="Memorised at once, understood later",
         y_title="share right",
         note="Diamond: after one step the test accuracy is one half, exactly on average, whatever the data. Dashed: "
-        "the late accuracy, grey where nothing is claimed.",
+        "the late accuracy, grey where nothing is claimed."
+        + (" Squares: what the linear classifier of the first step gets on each cluster." if each else ""),
     )
     one = int(np.searchsorted(view.focus.trace.step, 1))
-    spec = dict(drawn.spec)
-    y = spec["layer"][1]["encoding"]["y"]
+    spec, data = dict(drawn.spec), {**drawn.data, "half": {"x": [1.0], "value": [0.5]}}
+    place = {
+        "x": {**spec["layer"][1]["encoding"]["x"], "field": "x"},
+        "y": {**spec["layer"][1]["encoding"]["y"], "field": "value"},
+    }
     mark = {"type": "point", "shape": "diamond", "filled": False, "size": 190, "color": "$text", "strokeWidth": 2.2}
-    encoding = {"x": {**spec["layer"][1]["encoding"]["x"], "field": "x"}, "y": {**y, "field": "value"}}
-    spec["layer"] = [*spec["layer"], {"data": {"name": "half"}, "mark": mark, "encoding": encoding}]
+    spec["layer"] = [*spec["layer"], {"data": {"name": "half"}, "mark": mark, "encoding": place}]
+    if each:
+        data["linear"] = _linear_clusters(view.focus)
+        mark = {"type": "point", "shape": "square", "filled": False, "size": 110, "strokeWidth": 2.2}
+        coloured = {**place, "color": spec["layer"][1]["encoding"]["color"]}
+        spec["layer"].append({"data": {"name": "linear"}, "mark": mark, "encoding": coloured})
     medians = {name: float(np.median(view.focus.trace.series[name][:, one])) for name in ACCURACIES}
     said = (
         f"{view.focus_label}: after one step {100 * medians['train_accuracy']:.0f} % of the training labels are "
         f"fitted, {100 * medians['flipped_label_accuracy']:.0f} % of the flipped ones, and "
         f"{100 * medians['test_accuracy']:.0f} % of the test points are right, where theory expects 50 %."
     )
-    return replace(
-        drawn, spec=spec, alt=f"{said} {drawn.alt}", data={**drawn.data, "half": {"x": [1.0], "value": [0.5]}}
-    )
+    return replace(drawn, spec=spec, alt=f"{said} {drawn.alt}", data=data)
+
+
+def _linear_clusters(run: Run) -> dict[str, Any]:
+    """The share of each cluster that the linear classifier of the first step gets right: median over replicates."""
+    from theory.xor_grokking import linear_cluster_accuracies
+
+    shares = [linear_cluster_accuracies(offsets) for offsets in run.trace.finals["linear_offsets"]]
+    return {"run": list(_SHOWN.values()), "x": [1.0] * len(CLUSTERS), "value": np.median(shares, axis=0).tolist()}
 
 
 # -- the plane of the means --------------------------------------------------------------------------------------
@@ -578,4 +598,11 @@ def _race_row(dim: int) -> dict[str, str]:
     }
 
 
-STORY = Story(why=WHY, label=label, metric="test_accuracy", x="log_step", experiment=race)
+STORY = Story(
+    why=WHY,
+    label=label,
+    metric="test_accuracy",
+    x="log_step",
+    experiment=race,
+    details={EACH_CLUSTER: "Each cluster on its own"},
+)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine import Claim, Measured, summarize
+from ..engine import Claim, Measured
+from ..engine.judges import Check, farthest, first_broken, mean_se
 
 if TYPE_CHECKING:
     from ..engine import Run
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from .prediction import Chalk
 
 Array = NDArray[np.float64]
-Check = Callable[[Any], str | None]
 
 _PAPER = "HaoChen et al. 2021"
 _FLOW = "Li, Wang & Arora 2022, the limiting flow in closed form"
@@ -36,22 +36,11 @@ _MEDIAN = 1.2533
 # -- numbers from runs ---------------------------------------------------------------------------------------
 
 
-def _mean(values: Array) -> tuple[float, float | None]:
-    """Mean and standard error over the finite entries; no error where there is but one."""
-    found = summarize(np.asarray(values, dtype=np.float64))
-    return math.nan if found.mean is None else found.mean, found.se
-
-
 def _median(values: Array) -> tuple[float, float | None]:
     """Median and its standard error over the finite entries."""
     finite = values[np.isfinite(values)]
-    _, error = _mean(finite)
+    _, error = mean_se(finite)
     return (float(np.median(finite)) if len(finite) else math.nan), None if error is None else _MEDIAN * error
-
-
-def _worst(found: Sequence[tuple[float, float | None]], predicted: float) -> tuple[float, float | None]:
-    """The pair (measured, error) farthest from what is predicted; one that is not finite is the farthest."""
-    return max(found, key=lambda pair: abs(pair[0] - predicted) if math.isfinite(pair[0]) else math.inf)
 
 
 def _chalk(params: LabelNoiseParams, replicate: int = 0) -> Chalk:
@@ -78,7 +67,7 @@ def _ratios(
     """For each slow time, recorded over predicted: mean over replicates, and its standard error."""
     at = _nearest(run, times)
     predicted = np.array([theory(one)[at] for one in _chalks(run)])
-    return [_mean(column) for column in (run.trace.series[name][:, at] / predicted).T]
+    return [mean_se(column) for column in (run.trace.series[name][:, at] / predicted).T]
 
 
 def _slow_flow_error(one: Chalk) -> Array:
@@ -133,11 +122,6 @@ def _published_size(p: LabelNoiseParams) -> bool:
 
 
 # -- assumptions ---------------------------------------------------------------------------------------------
-
-
-def _all(*checks: Check) -> Check:
-    """The first broken assumption."""
-    return lambda params: next(filter(None, (check(params) for check in checks)), None)
 
 
 def _constant_noise(p: LabelNoiseParams) -> str | None:
@@ -209,8 +193,8 @@ def _judge_slow_flow(runs: Sequence[Run]) -> Measured:
     log_ratio = np.log(run.trace.series["test_error"] / line)
     claimed = run.prediction.claimed("test_error")
     window = np.floor(_chalk(run.params).slow_times / _WINDOW)
-    found = [_mean(np.mean(log_ratio[:, claimed & (window == w)], axis=1)) for w in np.unique(window[claimed])]
-    measured, error = _worst(found, 0.0) if found else (math.nan, None)
+    found = [mean_se(np.mean(log_ratio[:, claimed & (window == w)], axis=1)) for w in np.unique(window[claimed])]
+    measured, error = farthest(found, 0.0) if found else (math.nan, None)
     return Measured(
         0.0, measured, error, math.log(2.0), f"The largest deviation is a factor of {math.exp(measured):.3g}."
     )
@@ -234,17 +218,17 @@ def _forty(params: LabelNoiseParams) -> list[LabelNoiseParams]:
 
 def _judge_trace_hessian(runs: Sequence[Run]) -> Measured:
     times = (1.0, 2.0, 4.0)
-    return Measured(1.0, *_worst(_ratios(runs[0], "weighted_l1", _slow_flow_norm, times), 1.0), 0.03)
+    return Measured(1.0, *farthest(_ratios(runs[0], "weighted_l1", _slow_flow_norm, times), 1.0), 0.03)
 
 
 def _judge_early(runs: Sequence[Run]) -> Measured:
     return Measured(
-        1.0, *_worst(_ratios(runs[0], "test_error", _slow_flow_error, (0.5, 1.0, 1.5, 2.0, 2.5)), 1.0), 0.05
+        1.0, *farthest(_ratios(runs[0], "test_error", _slow_flow_error, (0.5, 1.0, 1.5, 2.0, 2.5)), 1.0), 0.05
     )
 
 
 def _judge_late(runs: Sequence[Run]) -> Measured:
-    return Measured(1.0, *_worst(_ratios(runs[0], "test_error", _slow_flow_error, (3.0, 4.0)), 1.0), 0.2)
+    return Measured(1.0, *farthest(_ratios(runs[0], "test_error", _slow_flow_error, (3.0, 4.0)), 1.0), 0.2)
 
 
 def _halved(params: LabelNoiseParams) -> list[LabelNoiseParams]:
@@ -258,7 +242,7 @@ def _excess(run: Run) -> tuple[float, float]:
         series[late] - one.error(one.path)[late]
         for series, one in zip(run.trace.series["test_error"], _chalks(run), strict=True)
     ]
-    mean, error = _mean(np.mean(above, axis=1))
+    mean, error = mean_se(np.mean(above, axis=1))
     return mean, math.nan if error is None else error
 
 
@@ -275,7 +259,7 @@ def _judge_gradient_flow(runs: Sequence[Run]) -> Measured:
     (run,) = runs
     limits = np.array([float(one.error(one.gradient_flow)) for one in _chalks(run)])
     ratios = run.values["test_error"] / limits
-    return Measured(1.0, _worst([(float(ratio), 0.0) for ratio in ratios], 1.0)[0], 0.0, 0.005)
+    return Measured(1.0, farthest([(float(ratio), 0.0) for ratio in ratios], 1.0)[0], 0.0, 0.005)
 
 
 _SCALES = ((2.0, 0.0025, 100_000), (1.0, 0.01, 50_000), (0.5, 0.01, 50_000), (0.3, 0.01, 50_000))
@@ -291,7 +275,7 @@ def _judge_scales(runs: Sequence[Run]) -> Measured:
     for run in runs:
         limit = float(np.mean([float(one.error(one.gradient_flow)) for one in _chalks(run)]))
         ratios.append((float(np.mean(run.values["test_error"])) / limit, 0.0))
-    return Measured(1.0, _worst(ratios, 1.0)[0], 0.0, 0.02)
+    return Measured(1.0, farthest(ratios, 1.0)[0], 0.0, 0.02)
 
 
 def _three_scales(params: LabelNoiseParams) -> list[LabelNoiseParams]:
@@ -342,8 +326,8 @@ def _judge_floor(runs: Sequence[Run]) -> Measured:
         for series, one in zip(run.trace.series["test_error"], _chalks(run), strict=True):
             late = one.slow_times >= 0.5 * one.slow_times[-1]
             ratios.append(np.mean((series - one.error(one.path))[late] / one.floor[late]))
-        found.append(_mean(np.array(ratios)))
-    return Measured(1.0, *_worst(found, 1.0), 0.15)
+        found.append(mean_se(np.array(ratios)))
+    return Measured(1.0, *farthest(found, 1.0), 0.15)
 
 
 def _published_schedule(params: LabelNoiseParams) -> list[LabelNoiseParams]:
@@ -374,7 +358,7 @@ def _any_scale(params: LabelNoiseParams) -> list[LabelNoiseParams]:
 
 
 def _judge_any_scale(runs: Sequence[Run]) -> Measured:
-    return Measured(0.0, *_worst([_median(run.values["test_error"]) for run in runs], 0.0), 0.1)
+    return Measured(0.0, *farthest([_median(run.values["test_error"]) for run in runs], 0.0), 0.1)
 
 
 def _many_sizes(params: LabelNoiseParams) -> list[LabelNoiseParams]:
@@ -390,9 +374,9 @@ def _many_sizes(params: LabelNoiseParams) -> list[LabelNoiseParams]:
 
 def _judge_rate(runs: Sequence[Run]) -> Measured:
     """Recovered minus predicted by the slow flow, paired by data set; the size with the largest difference counts."""
-    found = [_mean(run.values["recovered"] - run.values["slow_flow_recovered"]) for run in runs]
+    found = [mean_se(run.values["recovered"] - run.values["slow_flow_recovered"]) for run in runs]
     rates = "/".join(f"{np.nanmean(run.values['recovered']):.3g}" for run in runs)
-    return Measured(0.0, *_worst(found, 0.0), 0.12, f"Rates for 12/16/20/24/30/40 samples: {rates}.")
+    return Measured(0.0, *farthest(found, 0.0), 0.12, f"Rates for 12/16/20/24/30/40 samples: {rates}.")
 
 
 def _forty_seeds(params: LabelNoiseParams) -> list[LabelNoiseParams]:
@@ -402,7 +386,7 @@ def _forty_seeds(params: LabelNoiseParams) -> list[LabelNoiseParams]:
 def _judge_least_norm(runs: Sequence[Run]) -> Measured:
     (run,) = runs
     predicted = np.array([_slow_flow_norm(one)[-1] for one in _chalks(run)])
-    return Measured(1.0, *_mean(run.values["weighted_l1"] / predicted), 0.01)
+    return Measured(1.0, *mean_se(run.values["weighted_l1"] / predicted), 0.01)
 
 
 # -- mini-batch noise ----------------------------------------------------------------------------------------
@@ -442,7 +426,7 @@ def _three_data_sets(params: LabelNoiseParams) -> list[LabelNoiseParams]:
 def _judge_diverged(runs: Sequence[Run]) -> Measured:
     gone = np.concatenate([run.values["diverged"] for run in runs])
     latest = max((stop.step for run in runs for stop in run.trace.stopped if stop is not None), default=0)
-    return Measured(0.175, *_mean(gone), 0.055, f"The last to diverge did so at step {latest}.")
+    return Measured(0.175, *mean_se(gone), 0.055, f"The last to diverge did so at step {latest}.")
 
 
 # -- clocks and identities -----------------------------------------------------------------------------------
@@ -464,7 +448,7 @@ def _clock_ratios(run: Run) -> Array:
 
 
 def _judge_shrink(runs: Sequence[Run]) -> Measured:
-    return Measured(1.0, *_mean(_clock_ratios(runs[0])), 0.03)
+    return Measured(1.0, *mean_se(_clock_ratios(runs[0])), 0.03)
 
 
 def _judge_clock(runs: Sequence[Run]) -> Measured:
@@ -480,7 +464,7 @@ def _judge_clock(runs: Sequence[Run]) -> Measured:
         rate, noise = schedule(run.params, one.step)
         ratios = clock_ratio(X, y, c, run.params.init_scale, one.slow_times, rate, noise, kurtosis=kurtosis)
         predicted.append(ratios[-1])
-    return Measured(float(np.mean(predicted)), *_mean(_clock_ratios(run)), 0.03)
+    return Measured(float(np.mean(predicted)), *mean_se(_clock_ratios(run)), 0.03)
 
 
 def _judge_signed_shrink(runs: Sequence[Run]) -> Measured:
@@ -490,12 +474,12 @@ def _judge_signed_shrink(runs: Sequence[Run]) -> Measured:
         -series[at] / (np.mean(one.data.c) * one.slow_times[at])
         for series, one in zip(run.trace.series["mean_shrink"], _chalks(run), strict=True)
     ]
-    return Measured(1.0, *_mean(np.ravel(ratios)), 0.04)
+    return Measured(1.0, *mean_se(np.ravel(ratios)), 0.04)
 
 
 def _judge_batch_one(runs: Sequence[Run]) -> Measured:
     found = [pair for run in runs for pair in _ratios(run, "test_error", _clocked_error, (1.0, 2.0))]
-    return Measured(1.0, *_worst(found, 1.0), 0.025)
+    return Measured(1.0, *farthest(found, 1.0), 0.025)
 
 
 def _four_rates(params: LabelNoiseParams) -> list[LabelNoiseParams]:
@@ -504,7 +488,7 @@ def _four_rates(params: LabelNoiseParams) -> list[LabelNoiseParams]:
 
 
 def _judge_naive(runs: Sequence[Run]) -> Measured:
-    return Measured(1.0, *_worst(_ratios(runs[0], "test_error", _slow_flow_error, (0.5,)), 1.0), 0.1)
+    return Measured(1.0, *farthest(_ratios(runs[0], "test_error", _slow_flow_error, (0.5,)), 1.0), 0.1)
 
 
 # -- spherical noise and the plane ---------------------------------------------------------------------------
@@ -521,13 +505,13 @@ def _judge_growth(share: float) -> Callable[[Sequence[Run]], Measured]:
         (run,) = runs
         predicted = run.prediction.prediction["norm_growth"]
         value = math.nan if predicted is None else float(predicted)
-        return Measured(value, *_mean(run.values["norm_growth"]), share * run.params.dim)
+        return Measured(value, *mean_se(run.values["norm_growth"]), share * run.params.dim)
 
     return judge
 
 
 def _judge_equipartition(runs: Sequence[Run]) -> Measured:
-    return Measured(1.0, *_mean(runs[0].values["equipartition"]), 0.03)
+    return Measured(1.0, *mean_se(runs[0].values["equipartition"]), 0.03)
 
 
 def _two_hundred(params: LabelNoiseParams) -> list[LabelNoiseParams]:
@@ -538,14 +522,14 @@ def _judge_planar(runs: Sequence[Run]) -> Measured:
     (run,) = runs
     large = int(np.argmax(_chalk(run.params).path[-1]))
     predicted = float(_chalk(run.params).path[-1][large])
-    return Measured(predicted, *_mean(run.trace.finals["beta"][:, large]), 0.03)
+    return Measured(predicted, *mean_se(run.trace.finals["beta"][:, large]), 0.03)
 
 
 def _judge_planar_small(runs: Sequence[Run]) -> Measured:
     (run,) = runs
     small = int(np.argmin(_chalk(run.params).path[-1]))
     predicted = float(_chalk(run.params).path[-1][small])
-    mean, error = _mean(run.trace.finals["beta"][:, small])
+    mean, error = mean_se(run.trace.finals["beta"][:, small])
     return Measured(1.0, mean / predicted, None if error is None else error / predicted, 0.2)
 
 
@@ -565,7 +549,7 @@ CLAIMS = (
         "Under constant label noise the error stays within a factor of two of slow flow plus floor, from T = 0.2 on.",
         f"{_FLOW}; {_CORRECTION} for the floor",
         about=lambda p: _label_noise(p) and _drawn(p),
-        assumes=_all(_constant_noise, _stable, _settled),
+        assumes=first_broken(_constant_noise, _stable, _settled),
         judge=_judge_slow_flow,
     ),
     Claim(
@@ -573,7 +557,7 @@ CLAIMS = (
         "Half the trace of the Hessian, sum c_j |beta_j|, is that of the slow flow at T = 1, 2 and 4, within 3 %.",
         _FLOW,
         about=lambda p: _label_noise(p) and _drawn(p) and not p.signed,
-        assumes=_all(_constant_noise, _small_steps, _under_half),
+        assumes=first_broken(_constant_noise, _small_steps, _under_half),
         over=_forty,
         judge=_judge_trace_hessian,
     ),
@@ -582,7 +566,7 @@ CLAIMS = (
         "While beta is dense, up to T = 2.5, the mean error over noise seeds is that of the slow flow within 5 %.",
         _FLOW,
         about=lambda p: _label_noise(p) and _drawn(p) and not p.signed and _schedule(p) == "constant",
-        assumes=_all(_small_steps, _under_half),
+        assumes=first_broken(_small_steps, _under_half),
         over=_forty,
         judge=_judge_early,
     ),
@@ -591,7 +575,7 @@ CLAIMS = (
         "Later, at T = 3 and 4, the mean error over noise seeds is that of the slow flow within 20 %.",
         _FLOW,
         about=lambda p: _label_noise(p) and _drawn(p) and not p.signed and _schedule(p) == "constant",
-        assumes=_all(_small_steps, _under_half),
+        assumes=first_broken(_small_steps, _under_half),
         over=_forty,
         judge=_judge_late,
     ),
@@ -600,7 +584,7 @@ CLAIMS = (
         "The error exceeds the slow flow in proportion to the learning rate: half the rate, half the excess.",
         _CORRECTION,
         about=lambda p: _label_noise(p) and _drawn(p) and not p.signed and _schedule(p) == "constant",
-        assumes=_all(_small_steps, _under_half),
+        assumes=first_broken(_small_steps, _under_half),
         over=_halved,
         judge=_judge_excess,
     ),
@@ -609,7 +593,7 @@ CLAIMS = (
         "Gradient descent without noise ends where gradient flow does: at the entropy projection of its start.",
         "Woodworth et al. 2020",
         about=lambda p: p.algorithm == "gd" and _drawn(p),
-        assumes=_all(_stable, _settled, _under_half),
+        assumes=first_broken(_stable, _settled, _under_half),
         judge=_judge_gradient_flow,
     ),
     Claim(
@@ -642,7 +626,7 @@ CLAIMS = (
         "With label noise, training finds the sparse truth: the error ends below 2 % of its l1 norm.",
         f"{_PAPER}; Donoho & Tanner for the number of samples",
         about=lambda p: _label_noise(p) and _drawn(p),
-        assumes=_all(_above_threshold, _long_enough),
+        assumes=first_broken(_above_threshold, _long_enough),
         judge=_judge_recovery,
     ),
     Claim(
@@ -650,7 +634,7 @@ CLAIMS = (
         "Constant label noise leaves an error of learning_rate * noise_std^2 times the truth's l1 norm, within 15 %.",
         "stationary covariance of the residual, to leading order in the learning rate",
         about=lambda p: _label_noise(p) and _published_size(p) and _schedule(p) == "constant",
-        assumes=_all(_small_steps, _above_threshold),
+        assumes=first_broken(_small_steps, _above_threshold),
         over=_at_the_floor,
         judge=_judge_floor,
     ),
@@ -742,7 +726,7 @@ CLAIMS = (
         "With both signs gradient descent ends at 2 alpha^2 sinh of a vector in the row space, within 0.001.",
         "Woodworth et al. 2020, hyperbolic entropy",
         about=lambda p: p.algorithm == "gd" and p.signed and _drawn(p),
-        assumes=_all(_stable, _settled),
+        assumes=first_broken(_stable, _settled),
         judge=_judge_sinh,
     ),
     Claim(
@@ -758,7 +742,7 @@ CLAIMS = (
         "Batch-one label noise follows the slow flow on a clock sped up by its own residual, within 2.5 %.",
         f"{_CORRECTION}: noise of the residual and of the start",
         about=lambda p: _batch_one(p) and _schedule(p) == "constant" and _slow_time_end(p) >= 0.95,
-        assumes=_all(_clock_exists, _under_half),
+        assumes=first_broken(_clock_exists, _under_half),
         judge=_judge_batch_one,
     ),
     Claim(
@@ -766,7 +750,7 @@ CLAIMS = (
         "The same clock is right at a third and at five thirds of the learning rate, and at half the noise.",
         f"{_CORRECTION}: noise of the residual and of the start",
         about=lambda p: _batch_one(p) and _schedule(p) == "constant",
-        assumes=_all(_clock_exists, _under_half),
+        assumes=first_broken(_clock_exists, _under_half),
         over=_four_rates,
         judge=_judge_batch_one,
     ),
@@ -782,7 +766,7 @@ CLAIMS = (
         "Under spherical noise the squared norm grows at the rate of the curved zero-loss set, within 2 % of d.",
         "Ito correction on the zero-loss set",
         about=_spherical,
-        assumes=_all(_under_half, _tiny_steps),
+        assumes=first_broken(_under_half, _tiny_steps),
         over=_thirty_two,
         judge=_judge_growth(0.02),
     ),
@@ -799,7 +783,7 @@ CLAIMS = (
         "Under spherical noise each residual has the same mean square, n learning_rate noise_std^2, within 3 %.",
         "equipartition of the stationary residual",
         about=_spherical,
-        assumes=_all(_under_half, _tiny_steps),
+        assumes=first_broken(_under_half, _tiny_steps),
         judge=_judge_equipartition,
     ),
     Claim(

@@ -6,13 +6,14 @@ Errors are one standard error over replicates.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import Claim, Measured
+from ..engine.judges import farthest, final, first_broken, mean_se, predicted, predicted_value
 from .lab import CLUSTERS
 
 if TYPE_CHECKING:
@@ -20,43 +21,12 @@ if TYPE_CHECKING:
     from .lab import XorGrokkingParams
 
 Array = NDArray[np.float64]
-Check = Callable[[Any], str | None]
 
 _PAPER = "Xu et al. 2024"
 _THEOREM = f"{_PAPER}, main theorem"
 _LINEAR = "one step is linear in expectation"
 _FOUND = "found in simulations, no theorem"
 _BILLION = 10**9
-
-
-def _mean(values: Array) -> tuple[float, float | None]:
-    """Mean and standard error; no error where there is but one."""
-    count = len(values)
-    return float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else None
-
-
-def _value(run: Run, name: str) -> float:
-    found = run.prediction.prediction[name]
-    return math.nan if found is None else float(found)
-
-
-def _final(name: str, predicted: float, tolerance: float) -> Callable[[Sequence[Run]], Measured]:
-    """A metric of the run against a number."""
-
-    def judge(runs: Sequence[Run]) -> Measured:
-        return Measured(predicted, *_mean(runs[0].values[name]), tolerance)
-
-    return judge
-
-
-def _predicted(name: str, tolerance: float) -> Callable[[Sequence[Run]], Measured]:
-    """The runs' metric against the prediction of the same name, where they are farthest apart."""
-
-    def judge(runs: Sequence[Run]) -> Measured:
-        found = [(_value(run, name), *_mean(run.values[name])) for run in runs]
-        return Measured(*max(found, key=lambda one: abs(one[1] - one[0])), tolerance)
-
-    return judge
 
 
 # -- kinds of run and assumptions ------------------------------------------------------------------------------
@@ -99,33 +69,28 @@ def _separated(p: XorGrokkingParams) -> str | None:
     return f"The points must be nearly orthogonal: here one step is predicted to fit {100 * share:.0f} % of the labels."
 
 
-def _all(*checks: Check) -> Check:
-    """The first broken assumption."""
-    return lambda params: next(filter(None, (check(params) for check in checks)), None)
-
-
-_THEOREMS = _all(_small_start, _high_dim, _small_step, _wide, _separated)
-_GROKS = _all(_THEOREMS, _equal_clusters)
+_THEOREMS = first_broken(_small_start, _high_dim, _small_step, _wide, _separated)
+_GROKS = first_broken(_THEOREMS, _equal_clusters)
 
 
 # -- judges ----------------------------------------------------------------------------------------------------
 
 
 def _judge_memorised(runs: Sequence[Run]) -> Measured:
-    return Measured(1.0, *_mean(runs[0].values["step_one_train_accuracy"]), 0.01)
+    return Measured(1.0, *mean_se(runs[0].values["step_one_train_accuracy"]), 0.01)
 
 
 def _judge_kept(runs: Sequence[Run]) -> Measured:
     """The least share of flipped labels fitted at any recorded step from the first on."""
     (run,) = runs
     least = np.min(run.trace.series["flipped_label_accuracy"][:, 1:], axis=1)
-    return Measured(1.0, *_mean(least), 0.02)
+    return Measured(1.0, *mean_se(least), 0.02)
 
 
 def _judge_conditional(runs: Sequence[Run]) -> Measured:
     (run,) = runs
     gap = run.values["step_one_train_accuracy"] - run.values["step_one_train_conditional"]
-    return Measured(0.0, *_mean(gap), 0.05)
+    return Measured(0.0, *mean_se(gap), 0.05)
 
 
 def _judge_clusters(runs: Sequence[Run]) -> Measured:
@@ -135,7 +100,7 @@ def _judge_clusters(runs: Sequence[Run]) -> Measured:
     (run,) = runs
     measured = np.stack([run.values[f"step_one_{name}_accuracy"] for name in CLUSTERS], axis=1)
     linear = np.stack([linear_cluster_accuracies(b) for b in run.trace.finals["linear_offsets"]])
-    return Measured(0.0, *_mean(np.mean(np.abs(measured - linear), axis=1)), 0.06)
+    return Measured(0.0, *mean_se(np.mean(np.abs(measured - linear), axis=1)), 0.06)
 
 
 def _judge_drop(runs: Sequence[Run]) -> Measured:
@@ -143,29 +108,29 @@ def _judge_drop(runs: Sequence[Run]) -> Measured:
     (run,) = runs
     accuracy = run.trace.series["test_accuracy"]
     best = int(np.argmax(np.mean(accuracy, axis=0)))
-    return Measured(0.0, *_mean(accuracy[:, best] - accuracy[:, -1]), 0.03)
+    return Measured(0.0, *mean_se(accuracy[:, best] - accuracy[:, -1]), 0.03)
 
 
 def _judge_plateau(runs: Sequence[Run]) -> Measured:
-    ratios = [run.values["alignment_plateau"] / _value(run, "alignment_plateau") for run in runs]
-    found = [_mean(ratio) for ratio in ratios]
-    return Measured(1.0, *max(found, key=lambda one: abs(one[0] - 1.0)), 0.12)
+    ratios = [run.values["alignment_plateau"] / predicted_value(run, "alignment_plateau") for run in runs]
+    found = [mean_se(ratio) for ratio in ratios]
+    return Measured(1.0, *farthest(found, 1.0), 0.12)
 
 
 def _judge_rule(runs: Sequence[Run]) -> Measured:
-    return Measured(1.0, *_mean(np.concatenate([run.values["rule_agreement"] for run in runs])), 0.1)
+    return Measured(1.0, *mean_se(np.concatenate([run.values["rule_agreement"] for run in runs])), 0.1)
 
 
 def _judge_dimension(runs: Sequence[Run]) -> Measured:
-    (low, low_error), (high, high_error) = (_mean(run.values["late_test_accuracy"]) for run in runs)
+    (low, low_error), (high, high_error) = (mean_se(run.values["late_test_accuracy"]) for run in runs)
     known = low_error is not None and high_error is not None
     return Measured(low, high, math.hypot(low_error, high_error) if known else None, 0.02)
 
 
 def _judge_strong(runs: Sequence[Run]) -> Measured:
     (run,) = runs
-    predicted = 1.0 - _value(run, "strong_signal_test_accuracy")
-    return Measured(predicted, *_mean(run.values["late_test_error"]), 0.004)
+    limit = 1.0 - predicted_value(run, "strong_signal_test_accuracy")
+    return Measured(limit, *mean_se(run.values["late_test_error"]), 0.004)
 
 
 # -- over which runs -------------------------------------------------------------------------------------------
@@ -244,7 +209,7 @@ CLAIMS = (
         f"{_THEOREM}; every linear classifier is right on half of XOR",
         about=lambda p: True,
         over=_one_step,
-        judge=_final("step_one_test_accuracy", 0.5, 0.06),
+        judge=final("step_one_test_accuracy", 0.5, 0.06),
     ),
     Claim(
         "linear_after_one_step",
@@ -260,16 +225,16 @@ CLAIMS = (
         "The share of labels fitted after one step is that of each point's own term against the others (within 0.06).",
         f"{_LINEAR}; Gaussian fluctuations",
         about=lambda p: True,
-        assumes=_all(_small_start, _wide),
+        assumes=first_broken(_small_start, _wide),
         over=_one_step,
-        judge=_predicted("step_one_train_accuracy", 0.06),
+        judge=predicted("step_one_train_accuracy", 0.06),
     ),
     Claim(
         "step_one_share_given_the_points",
         "Knowing the inner products of the points, the share fitted after one step follows within 0.05.",
         f"{_LINEAR}; its variance from the arcsine law",
         about=lambda p: True,
-        assumes=_all(_small_start, _wide),
+        assumes=first_broken(_small_start, _wide),
         over=_one_step,
         judge=_judge_conditional,
     ),
@@ -280,7 +245,7 @@ CLAIMS = (
         about=lambda p: True,
         assumes=_GROKS,
         over=_sixteen,
-        judge=_final("late_test_accuracy", 1.0, 0.015),
+        judge=final("late_test_accuracy", 1.0, 0.015),
     ),
     Claim(
         "groks_anyway",
@@ -288,7 +253,7 @@ CLAIMS = (
         "false on purpose: a large start, random labels, few dimensions or a large step",
         about=lambda p: _GROKS(p) is not None,
         over=_forty,
-        judge=_final("late_test_accuracy", 1.0, 0.08),
+        judge=final("late_test_accuracy", 1.0, 0.08),
     ),
     Claim(
         "benign",
@@ -311,7 +276,7 @@ CLAIMS = (
         f"{_FOUND}: a fit, judged on fresh seeds",
         about=lambda p: _stratified(p) and _small_start(p) is None,
         over=_table,
-        judge=_predicted("late_test_error", 0.02),
+        judge=predicted("late_test_error", 0.02),
     ),
     Claim(
         "alignment_plateau",
@@ -342,6 +307,6 @@ CLAIMS = (
         "From a start ten times the first step, at signals up to 2, test accuracy stays at one half (within 3 %).",
         f"{_FOUND}: a large start trains without moving its features",
         about=lambda p: p.init_ratio >= 10 and p.signal <= 2,
-        judge=_final("late_test_accuracy", 0.5, 0.03),
+        judge=final("late_test_accuracy", 0.5, 0.03),
     ),
 )

@@ -71,7 +71,7 @@ class XorGrokkingParams(Params):
         help="Input dimension; what is sampled does not grow with it.",
     )
     width: int = param(
-        100, ge=2, le=4000, symbol="m", unit="neurons", scale="log", live=(10, 400), help="Number of hidden neurons."
+        100, ge=2, le=20_000, symbol="m", unit="neurons", scale="log", live=(10, 400), help="Number of hidden neurons."
     )
     signal: float = param(
         4.0, ge=0.0, le=100.0, symbol=r"\mu^2/\sqrt{p}", live=(0.0, 10.0), help="Strength of the signal."

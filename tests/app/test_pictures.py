@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import altair as alt
 import numpy as np
@@ -67,7 +68,8 @@ def colours(node):
 
 @pytest.mark.parametrize(("lab_id", "preset"), PRESETS)
 def test_every_picture_is_a_valid_spec_and_renders(lab_id, preset):
-    for picture in pictures_of(preset_view(lab_id, preset)):
+    view, details = preset_view(lab_id, preset), frozenset(lab_module(lab_id).STORY.details)
+    for picture in [*pictures_of(view), *(pictures_of(replace(view, details=details)) if details else [])]:
         assert colours(picture.spec) <= set(PAPER), "a colour name that no theme has would be drawn black"
         assert colours(picture.spec), "a picture follows the theme"
         paper = picture.on_paper("caption & <key>")
@@ -355,6 +357,19 @@ def test_one_half_after_one_step_is_marked_where_it_is_predicted():
     assert drawn.data["half"] == {"x": [1.0], "value": [view.focus.prediction.prediction["step_one_test_accuracy"]]}
     assert set(drawn.data["lines"]["run"]) == {"fresh test points", "training labels", "flipped labels"}
     assert "after one step 100 % of the training labels are fitted, 100 % of the flipped ones" in drawn.alt
+
+
+def test_each_cluster_is_drawn_on_demand_with_what_its_linear_classifier_gets():
+    view = replace(preset_view("xor_grokking", "bad_luck", "log_step"), details=frozenset({"each_cluster"}))
+    drawn = picture(view, "accuracy")
+    clusters = ["+μ₁", "−μ₁", "+μ₂", "−μ₂"]
+    assert set(clusters) < set(drawn.data["lines"]["run"])
+    squares = drawn.data["linear"]
+    assert squares["run"] == clusters
+    first = [float(rows(drawn.data["lines"], run=cluster, step=1)["median"][0]) for cluster in clusters]
+    assert squares["value"] == pytest.approx(first, abs=0.15)
+    plain = picture(replace(view, details=frozenset()), "accuracy")
+    assert "linear" not in plain.data and not set(clusters) & set(plain.data["lines"]["run"])
 
 
 def test_the_test_accuracy_of_other_runs_is_drawn_beside():
