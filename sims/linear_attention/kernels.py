@@ -11,7 +11,7 @@ and w the mean squared error is a polynomial in the blocks, and so training need
 for any covariances is in `population.py`; here both are diagonal, which costs d^2 operations a step instead of d^3.
 
 *Charts* say which numbers are trained: the blocks themselves (full), A and c alone (reduced), a diagonal
-A = diag(k*k) from keys and queries that stay apart (separate_key_query), or the matrices of the layer (literal). All
+A = diag(key * query) whose two factors are trained (separate_key_query), or the matrices of the layer (literal). All
 are flat vectors `theta`, turned into the flat `blocks` [u, c, A, b, h] of length d^2 + 3d + 1.
 Model: Mahankali, Hashimoto, Ma 2024; Ahn et al. 2023; Zhang, Singh, Latham, Saxe 2025 for separate keys.
 """
@@ -37,7 +37,7 @@ DIVERGED = STATUS["diverged"]
 
 def theta_size(chart, d):
     """How many numbers a chart trains in d dimensions (the skip vector of `full` included)."""
-    return (d * d + 3 * d + 1, d * d + 1, d + 1, 3 * (d + 1) ** 2 + d + 1)[chart]
+    return (d * d + 3 * d + 1, d * d + 1, 2 * d + 1, 3 * (d + 1) ** 2 + d + 1)[chart]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -55,7 +55,7 @@ def unpack(chart, theta, scale, blocks):
         blocks[:] = 0.0
         blocks[d] = theta[0]
         for i in range(d):
-            blocks[d + 1 + i * (d + 1)] = theta[1 + i] * theta[1 + i]
+            blocks[d + 1 + i * (d + 1)] = theta[1 + i] * theta[1 + d + i]
     else:
         e = d + 1
         K, Q, V = theta[: e * e].reshape(e, e), theta[e * e : 2 * e * e].reshape(e, e), theta[2 * e * e : 3 * e * e]
@@ -93,7 +93,8 @@ def pull(chart, skip, theta, scale, gradient, out):
     elif chart == SEPARATE:
         out[0] = gradient[d]
         for i in range(d):
-            out[1 + i] = 2.0 * theta[1 + i] * gradient[d + 1 + i * (d + 1)]
+            out[1 + i] = theta[1 + d + i] * gradient[d + 1 + i * (d + 1)]
+            out[1 + d + i] = theta[1 + i] * gradient[d + 1 + i * (d + 1)]
     else:
         e = d + 1
         K, Q = theta[: e * e].reshape(e, e), theta[e * e : 2 * e * e].reshape(e, e)
@@ -271,7 +272,7 @@ def descend(
     above LOSS_LIMIT times that of the start; then, and when cancelled, the rest of the records stays NaN.
     """
     d = lam.size
-    even = chart == FULL or chart == LITERAL
+    even = chart in (FULL, LITERAL)
     blocks, gradient = np.empty(d * d + 3 * d + 1), np.empty(d * d + 3 * d + 1)
     move, work, Q = np.empty(theta.size), np.empty((8, d)), np.empty((d, d))
     recorded, framed, limit = 0, 0, np.inf
@@ -307,7 +308,7 @@ def descend_commuting(
 ):  # fmt: skip
     """What `descend` does where u = b = h = 0 and A starts diagonal, in 8d operations a step: A stays diagonal.
 
-    k (d,), overwritten, is the diagonal of A or, where `separate`, its square root. Returns (status, step it stopped
+    k (d,), overwritten, is the diagonal of A or, where `separate`, key and query, which start alike. Returns (status, step it stopped
     at, c).
     """
     d = lam.size
@@ -341,7 +342,7 @@ def descend_commuting(
             if step < steps:
                 dc += scale * G * a
                 slope = scale * old * G
-                k[i] -= learning_rate * (2.0 * k[i] * slope if separate else slope)
+                k[i] -= learning_rate * (k[i] * slope if separate else slope)
         if step == 0:
             limit = LOSS_LIMIT * loss
         if not loss <= limit:

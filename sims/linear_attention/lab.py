@@ -140,7 +140,6 @@ class LinearAttentionParams(Params):
     )
     task_prior: Literal["identity", "inverse_covariance"] = param(
         "identity",
-        only_if=_LINEAR,
         help="Covariance of the task vector: the same in all directions, or the inverse of that of the covariates.",
     )
     task_var: float = param(
@@ -150,7 +149,6 @@ class LinearAttentionParams(Params):
         symbol=r"\tau^2",
         scale="log",
         live=(0.1, 10.0),
-        only_if=_LINEAR,
         help="Factor of the covariance of the task vector.",
     )
     prior_mean: float = param(
@@ -249,7 +247,7 @@ class LinearAttentionParams(Params):
     )
     test_prompts: Literal["as_trained", "shifted"] = param(
         "as_trained",
-        help="Whether the layer is tested on prompts as in training, or on those of the three fields below.",
+        help="Prompts of the test: as in training, or as the three fields below say.",
     )
     test_context_length: int = param(
         40,
@@ -300,6 +298,12 @@ class LinearAttentionParams(Params):
             yield Problem(
                 "layers", self.layers, allowed, "Set layers to 1, or teacher to linear, covariates to gaussian."
             )
+        if self.teacher != "linear":
+            allowed = "the tasks of a nonlinear teacher are unit vectors in all directions alike"
+            for name in ("task_prior", "task_var"):
+                field, value = self.fields()[name], getattr(self, name)
+                if value != field.default:
+                    yield Problem(name, value, allowed, f"Set {name} to {field.default}, or teacher to linear.")
         if self.training == "finite_prompts" and self.dim > MOST_UNKNOWNS:
             allowed = f"a finite training set determines dim^2 numbers, and dim is at most {MOST_UNKNOWNS} here"
             yield Problem("dim", self.dim, allowed, f"Set dim to {MOST_UNKNOWNS} or less, or training to adam.")
@@ -600,7 +604,7 @@ PRESETS = (
             "init": "balanced",
             "init_scale": 0.01,
             "learning_rate": 1e-4,
-            "steps": 80_000,
+            "steps": 40_000,
             "replicates": 1,
         },
         beside={"merged": {"model": "reduced", "init_scale": 0.001}},

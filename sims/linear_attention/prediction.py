@@ -30,6 +30,7 @@ _MOMENTS = "global minimum, by the moments of the teacher"
 _KURTOSIS = "optimal step for independent coordinates, by their kurtosis"
 _STACK = "stacked plain steps, by the moments of a Wishart matrix"
 _LOGISTIC = "gradient flow from a small start: a logistic curve"
+_NO_MATRIX = "several layers have no one matrix"
 _FLOW = "gradient flow of commuting covariances, integrated"
 
 
@@ -261,7 +262,7 @@ def _path(params: LinearAttentionParams, replicate: int, times: Array) -> flow.F
     lam, t = np.array(law.spectrum), np.array(law.task)
     c, A = _start_blocks(params, replicate)
     if params.model == "separate_key_query":
-        third, k = scale ** (1.0 / 3.0), start(params, replicate)[1:]
+        third, k = scale ** (1.0 / 3.0), start(params, replicate)[1:].reshape(2, -1).mean(axis=0)
         return flow.separate_flow(third**2 * times, lam, t, law.n, law.noise_var, third * k, third * c)
     root = np.sqrt(scale)
     return flow.merged_flow(scale * times, lam, t, law.n, law.noise_var, root * np.diag(A), root * c)
@@ -311,13 +312,14 @@ def _bound_of(params: LinearAttentionParams) -> float:
 
 
 def _separate_bound(params: LinearAttentionParams, prompts: theory.Prompts) -> float:
-    """Of q_i = scale c k_i^2 with c^2 = |k|^2/2: the loss is sum_i n lam_i R_i (q_i - q_i*)^2 near its minimum."""
+    """Of q = scale c key query with |key| = |query| = c: near its minimum L is sum_i n lam_i R_i (q_i - q_i*)^2."""
     q = np.diag(theory.optimal_preconditioner(prompts))
     scale = params.attention_scale
-    c = float((np.sum(q) / (2.0 * scale)) ** (1.0 / 3.0))
+    c = float((np.sum(q) / scale) ** (1.0 / 3.0))
     k = np.sqrt(q / (scale * c))
     weight = prompts.n * np.diag(prompts.Sig) * np.diag(prompts.R)
-    slopes = np.concatenate([scale * (k**2)[:, None], 2.0 * scale * c * np.diag(k)], axis=1)
+    of_one = scale * c * np.diag(k)
+    slopes = np.concatenate([scale * (k**2)[:, None], of_one, of_one], axis=1)
     hessian = 2.0 * slopes.T @ (weight[:, None] * slopes)
     return 2.0 / float(np.linalg.eigvalsh(hessian)[-1])
 

@@ -37,9 +37,10 @@ NETWORK = TEACHERS["network"]
 
 
 def whiten(root, blocks):
-    """The blocks [u, c, A, b, h] that do on x/root what `blocks` do on x; root (d, d), symmetric, or (d,), its diagonal.
+    """The blocks [u, c, A, b, h] that do on root^-1 x what `blocks` do on x.
 
-    The map is linear and symmetric, so that it also takes a gradient in the new blocks to that in the old ones.
+    root (d, d) is symmetric, or (d,), its diagonal. The map is linear and symmetric, so that it also takes a gradient
+    in the new blocks to that in the old ones.
     """
     root = np.asarray(root, dtype=float)
     root = np.diag(root) if root.ndim == 1 else root
@@ -235,7 +236,7 @@ def label(teacher, W, signs, x):
             z += W[k, i] * x[i]
         if teacher == CUBIC:
             z = z * z * z
-        elif teacher == RELU or teacher == NETWORK:
+        elif teacher in (RELU, NETWORK):
             z = max(z, 0.0)
         elif teacher == SIGN:
             z = 1.0 if z > 0.0 else -1.0

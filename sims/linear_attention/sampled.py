@@ -195,7 +195,7 @@ def train_on_batches(
                          last record, the one drawn next included, and its even part is not known
     """
     d = lam.size
-    even = chart == FULL or chart == LITERAL
+    even = chart in (FULL, LITERAL)
     root, task_root = np.sqrt(lam), np.sqrt(lam * t)
     white_mean = mean * root[0]
     blocks, gradient = np.zeros(d * d + 3 * d + 1), np.empty(d * d + 3 * d + 1)
@@ -362,7 +362,7 @@ def test_layer(
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def draw_training_set(lam, t, n, s2, count, task_rng, chi_square_rng, noise_rng, query_rng, label_noise_rng, G, X, y):
-    """`count` Gaussian prompts with linear labels: g = X^T y into G, queries into X (count, d), noisy targets into y."""
+    """`count` Gaussian prompts with linear labels: X^T y into G, queries into X (count, d), noisy targets into y."""
     d = lam.size
     w = np.empty(d)
     for p in range(count):

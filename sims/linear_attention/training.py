@@ -91,11 +91,11 @@ def start(params: LinearAttentionParams, replicate: int) -> Array:
 
 
 def _balanced(params: LinearAttentionParams) -> Array:
-    """c = sqrt(d) and A = I, or its key k = 1, times the scale of the start; of the literal layer matrices of those."""
+    """c = sqrt(d) and A = I, or key = query = 1, times the scale of the start; of the literal layer matrices of those."""
     d, size = params.dim, params.init_scale
     c, A = np.sqrt(d) * size, size * np.eye(d)
     if params.model == "separate_key_query":
-        return np.concatenate([[c], np.full(d, size)])
+        return np.concatenate([[c], np.full(2 * d, size)])
     if params.model == "reduced":
         return np.concatenate([[c], A.ravel()])
     if params.model == "full":
@@ -239,8 +239,8 @@ def edge(params: LinearAttentionParams) -> float:
     v1 = float(lam @ t) + law.noise_var
     q = t / ((law.n + 1.0) * lam * t + v1) / scale
     if model == "separate_key_query":
-        c = (np.sum(q) / 2.0) ** (1.0 / 3.0)
-        theta = np.concatenate([[c], np.sqrt(q / c)])
+        c = np.sum(q) ** (1.0 / 3.0)
+        theta = np.concatenate([[c], np.sqrt(q / c), np.sqrt(q / c)])
     else:
         c = np.sqrt(np.linalg.norm(q))
         blocks = np.concatenate([np.zeros(d), [c], np.diag(q / c).ravel(), np.zeros(2 * d)])
