@@ -308,8 +308,8 @@ def descend_commuting(
 ):  # fmt: skip
     """What `descend` does where u = b = h = 0 and A starts diagonal, in 8d operations a step: A stays diagonal.
 
-    k (d,), overwritten, is the diagonal of A or, where `separate`, key and query, which start alike. Returns (status, step it stopped
-    at, c).
+    k (d,), overwritten, is the diagonal of A or, where `separate`, key and query, which start alike. Returns (status,
+    step it stopped at, c).
     """
     d = lam.size
     v1 = s2

@@ -91,7 +91,7 @@ def start(params: LinearAttentionParams, replicate: int) -> Array:
 
 
 def _balanced(params: LinearAttentionParams) -> Array:
-    """c = sqrt(d) and A = I, or key = query = 1, times the scale of the start; of the literal layer matrices of those."""
+    """c = sqrt(d) and A = I, or key = query = 1, times the scale of the start; or matrices of a layer with these."""
     d, size = params.dim, params.init_scale
     c, A = np.sqrt(d) * size, size * np.eye(d)
     if params.model == "separate_key_query":
