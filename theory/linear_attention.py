@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -87,23 +88,23 @@ class Prompts:
         """Number of coordinates of a covariate."""
         return len(self.Sig)
 
-    @property
+    @cached_property
     def v1(self) -> float:
         """E y_i^2 = tr(T Sig) + s2."""
         return float(np.sum(self.T * self.Sig)) + self.s2
 
-    @property
+    @cached_property
     def Ev2(self) -> float:
         """E (w'Sig w + s2)^2 = v1^2 + 2 tr((T Sig)^2)."""
         product = self.T @ self.Sig
         return self.v1**2 + 2.0 * float(np.sum(product * product.T))
 
-    @property
+    @cached_property
     def R(self) -> Float[np.ndarray, "d d"]:
         """E g g'/n = (n+1) Sig T Sig + v1 Sig."""
         return (self.n + 1) * self.Sig @ self.T @ self.Sig + self.v1 * self.Sig
 
-    @property
+    @cached_property
     def C(self) -> Float[np.ndarray, "d d"]:
         """E |y|^2 S = n^2 v1 Sig + 2n Sig T Sig."""
         return self.n**2 * self.v1 * self.Sig + 2.0 * self.n * self.Sig @ self.T @ self.Sig
