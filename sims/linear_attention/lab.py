@@ -567,6 +567,13 @@ PRESETS = (
         "minimum that the theorem about global ones does not forbid.",
         label="all blocks alike",
         params={**_SPREAD, "learning_rate": 2.6e-5, "steps": 40_000, "replicates": 16},  # type: ignore[dict-item]
+        expect={
+            "lands_on_the_optimum": "outside",
+            "learns_the_preconditioner": "outside",
+            "even_part_dies": "outside",
+            "test_agrees": "outside",
+            "wins_from_any_start": "fails",
+        },
     ),
     Preset(
         id="nonlinear_teachers",
@@ -591,6 +598,7 @@ PRESETS = (
         label="sum",
         params={"test_prompts": "shifted", "test_context_length": 80},
         beside={"mean": {"attention": "mean", "learning_rate": 0.002}},
+        expect={"as_good_as_retrained": "fails"},
     ),
     Preset(
         id="staircase",
@@ -633,6 +641,7 @@ PRESETS = (
         label="Rademacher",
         params={**_ADAM, "covariates": "rademacher", "batch": 256, "steps": 1000, "replicates": 2},  # type: ignore[dict-item]
         beside={"Student t": {"covariates": "student_t"}, "uniform": {"covariates": "uniform"}},
+        expect={"gaussian_step_anyway": "fails"},
     ),
     Preset(
         id="tasks_with_a_mean",
@@ -642,6 +651,7 @@ PRESETS = (
         label="useful blocks alone",
         params={**_ADAM, "prior_mean": 2.0, "steps": 2000, "replicates": 2},  # type: ignore[dict-item]
         beside={"all blocks and the direct connection": {"model": "full", "skip": True}},
+        expect={"zero_is_a_good_start": "fails"},
     ),
     Preset(
         id="over_the_edge",
@@ -658,6 +668,7 @@ PRESETS = (
             "replicates": 1,
         },
         beside={"5 % below": {"learning_rate": 0.01062}},
+        expect={"lands_at_any_rate": "fails"},
     ),
 )
 
