@@ -274,6 +274,25 @@ def explicit_moments(
     return s
 
 
+@njit(nogil=True, cache=True, error_model="numpy")
+def explicit_gram(
+    teacher, W, signs, kind, degrees, n, s2, covariate_rng, chi_square_rng, label_noise_rng, x, S, g
+):  # fmt: skip
+    """S = X^T X and g = X^T y from n examples drawn one by one. x (d,) is scratch."""
+    d, noise_std = x.size, math.sqrt(s2)
+    for i in range(d):
+        g[i] = 0.0
+        for j in range(d):
+            S[i, j] = 0.0
+    for _ in range(n):
+        covariate(kind, degrees, covariate_rng, chi_square_rng, x)
+        y = label(teacher, W, signs, x) + noise_std * label_noise_rng.standard_normal()
+        for i in range(d):
+            g[i] += y * x[i]
+            for j in range(d):
+                S[i, j] += x[i] * x[j]
+
+
 # -- the layer as it is written down ---------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from .prompts import (
     all_moments,
     covariate,
     draw_teacher,
+    explicit_gram,
     explicit_moments,
     gram_moments,
     label,
@@ -25,6 +26,7 @@ from .prompts import (
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 STATUS = {"done": 0, "cancelled": 1, "diverged": 2}
+SETTLING = 64  # prompts among whose batches the loss is largest with which later ones are compared for divergence
 SUMS = 7  # of a test: see `test_layer`
 
 DONE = STATUS["done"]
@@ -108,15 +110,18 @@ def batch_gradient(
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def stack_gradient(
-    task_root, mean, n, s2, batch, A, task_rng, chi_square_rng, noise_rng, query_rng, label_noise_rng, cancel, gradient
+    explicit, teacher, width, kind, degrees, root, task_root, mean, n, s2, batch, A,
+    task_rng, chi_square_rng, noise_rng, covariate_rng, query_rng, label_noise_rng, sign_rng, cancel, gradient,
 ):  # fmt: skip
     """Mean squared error of a batch, and its gradient, of stacked layers A (k, d, d) on covariates of unit variance.
 
     Layer j moves the prediction's weight vector by A_j g and the residual product g by -S A_j g, so that a prompt is
-    seen through S and g only. Returns NaN where the cancel flag was seen.
+    seen through S and g only. The other arguments are those of `batch_gradient`. Returns NaN where the cancel flag
+    was seen.
     """
     layers, d = A.shape[0], A.shape[1]
-    L, S, w, x = np.empty((d, d)), np.empty((d, d)), np.empty(d), np.empty(d)
+    L, S, x, example = np.empty((d, d)), np.empty((d, d)), np.empty(d), np.empty(d)
+    W, signs = np.empty((width, d)), np.empty(width)
     g, step = np.empty((layers + 1, d)), np.empty((layers, d))
     back, pulled, moved = np.empty(d), np.empty(d), np.empty(d)
     gradient[:, :, :] = 0.0
@@ -124,14 +129,18 @@ def stack_gradient(
     for _ in range(batch):
         if cancel[0] != 0:
             return np.nan
-        for i in range(d):
-            w[i] = task_root[i] * task_rng.standard_normal()
-            x[i] = query_rng.standard_normal()
-        w[0] += mean
-        target = noise_std * label_noise_rng.standard_normal()
-        for i in range(d):
-            target += w[i] * x[i]
-        gram_moments(w, n, s2, chi_square_rng, noise_rng, L, S, g[0])
+        draw_teacher(teacher, root, task_root, mean, task_rng, sign_rng, W, signs)
+        if explicit:
+            covariate(kind, degrees, covariate_rng, chi_square_rng, x)
+            explicit_gram(
+                teacher, W, signs, kind, degrees, n, s2, covariate_rng, chi_square_rng, label_noise_rng, example, S,
+                g[0],
+            )  # fmt: skip
+        else:
+            for i in range(d):
+                x[i] = query_rng.standard_normal()
+            gram_moments(W[0], n, s2, chi_square_rng, noise_rng, L, S, g[0])
+        target = label(teacher, W, signs, x) + noise_std * label_noise_rng.standard_normal()
         prediction = 0.0
         for j in range(layers):
             times(A[j], g[j], step[j])
@@ -203,7 +212,7 @@ def train_on_batches(
     move, first, second = np.zeros(theta.size), np.zeros(theta.size), np.zeros(theta.size)
     X, D = np.empty((batch, d)), np.empty((batch, d))
     A, dA = np.empty((layers, d, d)), np.empty((layers, d, d))
-    recorded, framed, limit, seen, since = 0, 0, np.inf, 0.0, 0
+    recorded, framed, limit, largest, seen, since = 0, 0, np.inf, 0.0, 0.0, 0
     records[:, :] = np.nan
     diagonal[:, :] = np.nan
     frames[:, :, :] = np.nan
@@ -233,8 +242,9 @@ def train_on_batches(
                 pull(chart, skip, theta, scale, gradient, move)
             else:
                 loss = stack_gradient(
-                    task_root, white_mean, n, s2, batch, A, task_rng, chi_square_rng, noise_rng, query_rng,
-                    label_noise_rng, cancel, dA,
+                    explicit, teacher, width, kind, degrees, root, task_root, white_mean, n, s2, batch, A,
+                    task_rng, chi_square_rng, noise_rng, covariate_rng, query_rng, label_noise_rng, sign_rng, cancel,
+                    dA,
                 )  # fmt: skip
                 at = 0
                 for j in range(layers):
@@ -244,8 +254,9 @@ def train_on_batches(
                             at += 1
             if cancel[0] != 0:
                 return CANCELLED, k
-            if k == 0:
-                limit = LOSS_LIMIT * loss
+            if k * batch < SETTLING:
+                largest = max(largest, loss)
+                limit = LOSS_LIMIT * largest
             if not loss <= limit:
                 return DIVERGED, k
             seen += loss
@@ -303,7 +314,11 @@ def test_layer(
             return False
         draw_teacher(teacher, root, task_root, white_mean, task_rng, sign_rng, W, signs)
         w, g, s = W[0], out[0], 0.0
-        if explicit:
+        if explicit and layers > 0:
+            explicit_gram(
+                teacher, W, signs, kind, degrees, n, s2, covariate_rng, chi_square_rng, label_noise_rng, x, S, g
+            )
+        elif explicit:
             s = explicit_moments(
                 teacher, W, signs, kind, degrees, u, zero, n, s2, covariate_rng, chi_square_rng, label_noise_rng, x, out
             )
@@ -314,7 +329,11 @@ def test_layer(
         else:
             useful_moments(w, n, s2, chi_square_rng, noise_rng, g)
         along, size = 0.0, 0.0
-        if not explicit:
+        if explicit:
+            covariate(kind, degrees, covariate_rng, chi_square_rng, query)
+            for i in range(d):
+                size += lam[i] * g[i] * query[i]
+        else:
             for i in range(d):
                 along += lam[i] * g[i] * w[i]
                 size += (lam[i] * g[i]) ** 2
@@ -339,11 +358,9 @@ def test_layer(
                     what[i] += b[i] * (ug + c * s) + h[i]
         error = 0.0
         if explicit:
-            covariate(kind, degrees, covariate_rng, chi_square_rng, query)
             target = label(teacher, W, signs, query) + math.sqrt(s2) * label_noise_rng.standard_normal()
             for i in range(d):
                 error -= what[i] * query[i]
-                size += lam[i] * g[i] * query[i]
             error = (error + target) ** 2
             along, size = size * target, size * size
         else:
