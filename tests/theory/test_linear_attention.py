@@ -131,9 +131,9 @@ def test_gradient_is_the_slope_of_the_loss(seed):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_loss_against_moments_of_the_literal_layer(seed):
-    """60000 literal prompts at d <= 5, n <= 11, seed as given: within 4 standard errors (12 instances)."""
+    """20000 literal prompts at d <= 5, n <= 11, seed as given: within 4 standard errors (12 instances)."""
     p, w = random_instance(seed)
-    assert_mean(squared_errors(p, w, 60_000, np.random.default_rng(seed)), theory.loss(p, w), bound=4.0)
+    assert_mean(squared_errors(p, w, 20_000, np.random.default_rng(seed)), theory.loss(p, w), bound=4.0)
 
 
 @pytest.mark.slow
@@ -323,8 +323,8 @@ def test_a_linear_teacher_is_the_linear_model():
 
 @pytest.mark.parametrize("width", [1, 3])
 def test_moments_of_a_network_at_every_width(width):
-    """A1 from pairs of functions evaluated by quadrature in closed form, K and P2 by 400000 draws, seed 0: 4 s.e."""
-    rng, d, count = np.random.default_rng(0), 4, 400_000
+    """P2, K, and A1 from two inputs of one function, by 200000 draws, seed 0: within 4 standard errors."""
+    rng, d, count = np.random.default_rng(0), 4, 200_000
     signs = 2.0 * rng.integers(0, 2, (count, width)) - 1.0
     W = rng.standard_normal((count, width, d))
     W /= np.linalg.norm(W, axis=2, keepdims=True)
@@ -349,11 +349,11 @@ def test_logistic_clock():
     assert flow.logistic_flow(1e3, 1e-4, 20, 5, 0.25) == pytest.approx(1 / 26.25, rel=1e-14)
 
 
-@pytest.mark.parametrize("tau2", [1.0, 2.0])
+@pytest.mark.parametrize("tau2", [2.0])
 def test_logistic_clock_is_the_flow_of_the_exact_gradient(tau2):
     """RK4 on the full gradient from a balanced start, to 8 digits."""
     p = Prompts.isotropic(20, 5, 0.25, tau2)
-    q0, end, steps = 1e-3, 0.02 / tau2, 600
+    q0, end, steps = 1e-3, 0.02 / tau2, 400
     c = math.sqrt(math.sqrt(5) * q0)
     x = pack(Weights(np.zeros(5), c, q0 / c * np.eye(5), np.zeros(5), np.zeros(5)))
 
@@ -418,7 +418,7 @@ def test_repeated_times_and_time_zero():
 @pytest.mark.parametrize("power", [1, 2])
 def test_commuting_flows_are_the_flow_of_the_exact_gradient(power):
     """RK4 on the chain rule of the full gradient, to 1e-7."""
-    start, c0, end, steps = np.array([0.02, 0.03, 0.05, 0.04, 0.02]), 0.05, 0.05, 600
+    start, c0, end, steps = np.array([0.02, 0.03, 0.05, 0.04, 0.02]), 0.05, 0.05, 300
     run = flow.merged_flow if power == 1 else flow.separate_flow
     expected = run(np.array([end]), LAM, ONES, 20, 0.25, start, c0).q[-1]
 
@@ -557,6 +557,7 @@ def test_the_rival_minimum():
     assert values[:3] == pytest.approx([0.0, 0.973, 1.19], abs=2e-3)
 
 
+@pytest.mark.slow
 def test_a_trained_skip_leads_out_of_the_rival_minimum():
     """With h free it is no stationary point any more, and the same path goes on to the global minimum."""
     assert np.linalg.norm(theory.gradient(PLAIN, flow.rival_minimum(PLAIN)).h) > 0.4
@@ -639,13 +640,13 @@ def test_a_prior_mean():
 
 
 def test_one_step_from_the_prior_mean():
-    """60000 literal prompts, seeds 3 and 4: with the skip L*(T), without it L*(T + w0 w0'); 4 standard errors."""
+    """30000 literal prompts, seeds 3 and 4: with the skip L*(T), without it L*(T + w0 w0'); 4 standard errors."""
     w0 = np.array([2.0, 0.0, 0.0, 0.0, 0.0])
     weights = theory.prior_mean_weights(DEFAULT, w0)
-    found = squared_errors(DEFAULT, weights, 60_000, np.random.default_rng(3), w0)
+    found = squared_errors(DEFAULT, weights, 30_000, np.random.default_rng(3), w0)
     assert_mean(found, theory.optimal_loss(DEFAULT), bound=4.0)
     wider = Prompts(20, np.eye(5), np.eye(5) + np.outer(w0, w0), 0.25)
-    found = squared_errors(DEFAULT, theory.balanced_minimum(wider), 60_000, np.random.default_rng(4), w0)
+    found = squared_errors(DEFAULT, theory.balanced_minimum(wider), 30_000, np.random.default_rng(4), w0)
     assert_mean(found, theory.prior_mean_loss(DEFAULT, w0), bound=4.0)
 
 

@@ -9,7 +9,7 @@ from sims.linear_attention.lab import LAB
 
 CLAIMS = {claim.id: claim for claim in LAB.claims}
 ENTRIES = entries(LAB)
-SLOW = ("nonlinear_teachers", "more_layers", "too_few_prompts", "other_covariates", "tasks_with_a_mean")
+SLOW = ("wrong_turn", "nonlinear_teachers", "more_layers", "too_few_prompts", "other_covariates", "tasks_with_a_mean")
 make = LAB.params.make
 
 
