@@ -71,17 +71,14 @@ def useful_moments(w, n, s2, chi_square_rng, noise_rng, g):
     r2 = 0.0
     for i in range(d):
         r2 += w[i] * w[i]
-    v, r = r2 + s2, math.sqrt(r2)
-    y2 = v * chi_square_rng.chisquare(n)
-    length, split = math.sqrt(y2), noise_rng.standard_normal()
-    along = 0.0
+    chi = chi_square_rng.chisquare(n)  # |y|^2 over its variance
+    length, split, along = math.sqrt((r2 + s2) * chi), noise_rng.standard_normal(), 0.0
     for i in range(d):
         g[i] = length * noise_rng.standard_normal()
         along += w[i] * g[i]
     if r2 > 0.0:
-        # <w, X^T y>/|w|: regression on y, and what noise leaves of it.
-        target = r * y2 / v + length * math.sqrt(s2 / v) * split
-        shift = (target - along / r) / r
+        # <w, X^T y>/|w|^2 by regression on y, with what the noise leaves of it, in place of the normal drawn there.
+        shift = chi + math.sqrt(s2 * chi / r2) * split - along / r2
         for i in range(d):
             g[i] += shift * w[i]
 

@@ -35,6 +35,54 @@ DIVERGED = STATUS["diverged"]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def useful_gradient(
+    task_root, mean, n, s2, batch, c, A, task_rng, chi_square_rng, noise_rng, query_rng, label_noise_rng, cancel,
+    dA, X, D,
+):  # fmt: skip
+    """(loss, gradient in c) of one batch of Gaussian prompts with linear labels where u = b = h = 0; that in A to dA.
+
+    `batch_gradient` for the useful blocks alone, with `prompts.useful_moments` written out: the draws are most of it.
+    """
+    d, noise_std, share = task_root.size, math.sqrt(s2), 2.0 / batch
+    for p in range(batch):
+        for i in range(d):
+            X[p, i] = query_rng.standard_normal()
+    AX, w = np.dot(X, A.T), np.empty(d)
+    loss, dc = 0.0, 0.0
+    for p in range(batch):
+        if cancel[0] != 0:
+            return np.nan, 0.0
+        for i in range(d):
+            w[i] = task_root[i] * task_rng.standard_normal()
+        w[0] += mean
+        r2, target = 0.0, noise_std * label_noise_rng.standard_normal()
+        for i in range(d):
+            r2 += w[i] * w[i]
+            target += w[i] * X[p, i]
+        chi = chi_square_rng.chisquare(n)
+        length, split, along = math.sqrt((r2 + s2) * chi), noise_rng.standard_normal(), 0.0
+        for i in range(d):
+            D[p, i] = length * noise_rng.standard_normal()
+            along += w[i] * D[p, i]
+        shift = 0.0
+        if r2 > 0.0:
+            inverse = 1.0 / r2
+            shift = chi + math.sqrt(s2 * chi * inverse) * split - along * inverse
+        met = 0.0
+        for i in range(d):
+            D[p, i] += shift * w[i]
+            met += D[p, i] * AX[p, i]
+        error = c * met - target
+        e = share * error
+        for i in range(d):
+            D[p, i] *= e * c
+        dc += e * met
+        loss += error * error
+    dA[:, :] = np.dot(D.T, X)
+    return loss / batch, dc
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def batch_gradient(
     even, explicit, teacher, width, kind, degrees, root, task_root, mean, n, s2, batch, blocks,
     task_rng, chi_square_rng, noise_rng, covariate_rng, query_rng, label_noise_rng, sign_rng, cancel, gradient, X, D,
@@ -51,6 +99,13 @@ def batch_gradient(
     b_at = d + 1 + d * d
     u, c, b, h = blocks[:d], blocks[d], blocks[b_at : b_at + d], blocks[b_at + d :]
     A = blocks[d + 1 : b_at].reshape(d, d)
+    gradient[:] = 0.0
+    if not even and not explicit:
+        loss, gradient[d] = useful_gradient(
+            task_root, mean, n, s2, batch, c, A, task_rng, chi_square_rng, noise_rng, query_rng, label_noise_rng,
+            cancel, gradient[d + 1 : b_at].reshape(d, d), X, D,
+        )  # fmt: skip
+        return loss
     for p in range(batch):
         if explicit:
             covariate(kind, degrees, covariate_rng, chi_square_rng, X[p])
@@ -60,7 +115,6 @@ def batch_gradient(
     AX = np.dot(X, A.T)
     out, E, x, scratch = np.empty((3, d)), np.empty((3, d)), np.empty(d), np.empty((15, 4))
     W, signs, zero = np.empty((width, d)), np.empty(width), np.zeros(d)
-    gradient[:] = 0.0
     loss, dc, noise_std = 0.0, 0.0, math.sqrt(s2)
     for p in range(batch):
         if cancel[0] != 0:
@@ -73,10 +127,8 @@ def batch_gradient(
                 teacher, W, signs, kind, degrees, u if even else zero, AX[p] if even else zero, n, s2,
                 covariate_rng, chi_square_rng, label_noise_rng, x, out,
             )  # fmt: skip
-        elif even:
-            s = all_moments(W[0], u, AX[p], n, s2, chi_square_rng, noise_rng, scratch, E, out)
         else:
-            useful_moments(W[0], n, s2, chi_square_rng, noise_rng, out[0])
+            s = all_moments(W[0], u, AX[p], n, s2, chi_square_rng, noise_rng, scratch, E, out)
         g, a = out[0], AX[p]
         along = 0.0
         for i in range(d):
