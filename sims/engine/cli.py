@@ -5,14 +5,14 @@ Exit codes: 0 done, 1 a check failed, 2 bad input (one message, no traceback), 1
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .console import print_json, print_metrics, print_run, print_table, progress, say, short, tupled
 from .errors import (
     BadInput,
     Cancelled,
@@ -46,19 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # tyro has printed help (0) or what it could not parse (2)
         return int(stop.code or 0)
     except Paused as pause:
-        _say(str(pause))
+        say(str(pause))
         return INTERRUPTED
     except (KeyboardInterrupt, Cancelled):
-        _say("Interrupted; nothing half-written was kept.")
+        say("Interrupted; nothing half-written was kept.")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone; what Python flushes at its end goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (CheckFailed, DamagedRun, ReproducibilityAlarm) as failure:
-        _say(str(failure))
+        say(str(failure))
         return FAILED
     except ChalklineError as error:
-        _say(str(error))
+        say(str(error))
         return BAD_INPUT
 
 
@@ -77,9 +77,9 @@ def _list(command: Any) -> None:
         for lab in all_labs()
     ]
     if command.json:
-        _print_json(rows)
+        print_json(rows)
     else:
-        _print_table(rows)
+        print_table(rows)
 
 
 def _runs(command: Any) -> None:
@@ -88,12 +88,12 @@ def _runs(command: Any) -> None:
     lab = get_lab(command.lab).id if command.lab else None
     rows = Store().rows(lab)
     if command.json:
-        _print_json(rows)
+        print_json(rows)
     elif rows:
         short = ("key", "lab", "version", "created", "replicates", "wall_s")
-        _print_table([{name: row[name][:12] if name == "key" else row[name] for name in short} for row in rows])
+        print_table([{name: row[name][:12] if name == "key" else row[name] for name in short} for row in rows])
     else:
-        _say(f"No runs are stored yet in {Store().path}.")
+        say(f"No runs are stored yet in {Store().path}.")
 
 
 def _sweeps(command: Any) -> None:
@@ -102,12 +102,12 @@ def _sweeps(command: Any) -> None:
 
     rows = sweep_rows()
     if command.json:
-        _print_json(rows)
+        print_json(rows)
     elif rows:
         names = ("name", "lab", "version", "created", "axes", "points", "done")
-        _print_table([{name: row[name] for name in names} | {"name": shown(row["name"])} for row in rows])
+        print_table([{name: row[name] for name in names} | {"name": shown(row["name"])} for row in rows])
     else:
-        _say(f"No sweeps are stored yet in {Store().path}.")
+        say(f"No sweeps are stored yet in {Store().path}.")
 
 
 def shown(name: str) -> str:
@@ -129,16 +129,16 @@ def _show(command: Any) -> None:
         return
     current = get_lab(manifest["lab"]).version
     if command.json:
-        _print_json({**manifest, "current_version": current})
+        print_json({**manifest, "current_version": current})
         return
     print(f"{manifest['lab']} version {manifest['version']}, {manifest['created']}, key {manifest['key']}")
     if manifest["version"] != current:
         print(f"This run is of version {manifest['version']}; the lab is now at version {current}.")
     print(
-        "params: " + ", ".join(f"{name}={format_value(_tupled(value))}" for name, value in manifest["params"].items())
+        "params: " + ", ".join(f"{name}={format_value(tupled(value))}" for name, value in manifest["params"].items())
     )
     print(f"trace {manifest['trace_sha256']} (grade {manifest['provenance']['grade']})")
-    _print_metrics(manifest["metrics"])
+    print_metrics(manifest["metrics"])
 
 
 def _export(command: Any) -> None:
@@ -169,7 +169,7 @@ def _verify(command: Any) -> None:
     report = Store().verify(command.keys or None)
     sweeps = {} if command.keys else verify_sweeps(Store())
     if command.json:
-        _print_json({**report, **{f"sweeps/{name}": " ".join(problems) or None for name, problems in sweeps.items()}})
+        print_json({**report, **{f"sweeps/{name}": " ".join(problems) or None for name, problems in sweeps.items()}})
     damaged = [problem for problem in report.values() if problem]
     if not command.json:
         print(f"{len(report) - len(damaged)} runs sound, {len(damaged)} damaged and moved to quarantine.")
@@ -183,11 +183,11 @@ def _verify(command: Any) -> None:
 def _rerun(command: Any) -> None:
     from .rerun import rerun
 
-    outcome = rerun(command.source, on_progress=None if command.json else _progress("rerun"))
+    outcome = rerun(command.source, on_progress=None if command.json else progress("rerun"))
     if command.json:
-        _print_json({**outcome.run.as_dict(), "comparison": outcome.as_dict()})
+        print_json({**outcome.run.as_dict(), "comparison": outcome.as_dict()})
     else:
-        _print_run(outcome.run)
+        print_run(outcome.run)
         print(outcome.sentence)
     if command.check and not outcome.agrees:
         raise CheckFailed("The rerun differs from the stored run beyond what its grade allows.")
@@ -207,13 +207,13 @@ def _ledger(command: Any) -> None:
         return execute(lab, params, store=Store())
 
     def announce(entry: ledger.Entry) -> None:
-        _say(f"{entry.lab.id} / {entry.preset.id}: {entry.claim.id}")
+        say(f"{entry.lab.id} / {entry.preset.id}: {entry.claim.id}")
 
     rows = ledger.check(chosen, compute, announce)
     ledger.write(rows)
     surprising = [row for row in rows if row["verdict"] != row["expected"]]
     if command.json:
-        _print_json(rows)
+        print_json(rows)
     else:
         columns = (
             "lab",
@@ -226,12 +226,12 @@ def _ledger(command: Any) -> None:
             "verdict",
             "expected",
         )
-        _print_table([{name: row[name] for name in columns} for row in rows])
+        print_table([{name: row[name] for name in columns} for row in rows])
         confirmed = [row for lab in labs for row in ledger.confirmed(lab.id)]
         if confirmed:
             print("\nNewest confirmations")
             columns = ("lab", "experiment", "id", "predicted", "measured", "verdict", "scale", "device", "date")
-            _print_table([{name: row[name] for name in columns} for row in confirmed])
+            print_table([{name: row[name] for name in columns} for row in confirmed])
     if surprising:
         lines = [
             f"{r['lab']}/{r['preset']}/{r['id']}: {r['verdict']}, expected {r['expected']}. {r['reason']}"
@@ -243,11 +243,11 @@ def _ledger(command: Any) -> None:
 def _confirm(command: Any) -> None:
     from .cli_confirm import confirm, rows, surprises
 
-    reports = confirm(command, _say)
+    reports = confirm(command, say)
     if command.json:
-        _print_json(reports)
+        print_json(reports)
     else:
-        _print_table([row for report in reports for row in rows(report)])
+        print_table([row for report in reports for row in rows(report)])
     if surprises(reports):
         raise CheckFailed("\n".join(surprises(reports)))
 
@@ -255,7 +255,7 @@ def _confirm(command: Any) -> None:
 def _warm(command: Any) -> None:
     from .warm import warm
 
-    warm(report=_say)
+    warm(report=say)
 
 
 @dataclass(frozen=True)
@@ -332,20 +332,20 @@ def _describe(lab: Lab, options: Any) -> None:
 
     described = describe(lab)
     if options.json:
-        _print_json(described)
+        print_json(described)
         return
     paper = lab.paper
     print(f"{lab.title}. {lab.sentence}\n{paper.authors}: {paper.title} ({paper.venue} {paper.year})\n")
-    _print_table(
+    print_table(
         [
             {k: row[k] for k in ("name", "symbol", "default", "allowed", "active_when", "help")}
             for row in described["params"]
         ]
     )
     print("\nPresets")
-    _print_table([{k: row[k] for k in ("id", "title", "notice")} for row in described["presets"]])
+    print_table([{k: row[k] for k in ("id", "title", "notice")} for row in described["presets"]])
     print("\nClaims")
-    _print_table([{k: row[k] for k in ("id", "statement", "source")} for row in described["claims"]])
+    print_table([{k: row[k] for k in ("id", "statement", "source")} for row in described["claims"]])
     print(f"\n{paper.bibtex.strip()}")
 
 
@@ -357,14 +357,14 @@ def _predict(lab: Lab, options: Any) -> None:
     params = params_of(lab, options)
     content = plain(prediction_dict(lab, params, predict(lab, params)))
     if options.json:
-        _print_json(content)
+        print_json(content)
         return
     rows = []
     for name, value in content["prediction"].items():
         about = content["about"][name]
-        shown = "at the end " + _short(value[-1]) if isinstance(value, list) else _short(value)
+        shown = "at the end " + short(value[-1]) if isinstance(value, list) else short(value)
         rows.append({"name": name, "prediction": shown, "kind": about["kind"], "source": about["source"]})
-    _print_table(rows)
+    print_table(rows)
 
 
 def _run(lab: Lab, options: Any) -> None:
@@ -393,17 +393,17 @@ def _run(lab: Lab, options: Any) -> None:
             else:
                 expected = f"{describe_bytes(require_memory(lab, params, backend))} on {backend.device}"
             if not options.json:
-                _say(f"{label or lab.id}: {expected} expected")
-        progress = None if options.json else _progress(label or lab.id)
-        results[label] = execute(lab, params, store=store, fresh=options.fresh, on_progress=progress, backend=backend)
+                say(f"{label or lab.id}: {expected} expected")
+        shown = None if options.json else progress(label or lab.id)
+        results[label] = execute(lab, params, store=store, fresh=options.fresh, on_progress=shown, backend=backend)
     if options.json:
         contents = {label: run.as_dict() for label, run in results.items()}
-        _print_json(contents if options.beside else contents[""])
+        print_json(contents if options.beside else contents[""])
         return
     for label, run in results.items():
         if label:
             print(f"== {label}")
-        _print_run(run)
+        print_run(run)
 
 
 def _sweep(lab: Lab, options: Any) -> None:
@@ -506,72 +506,3 @@ def given(lab: Lab, options: Any) -> dict[str, Any]:
 def params_of(lab: Lab, options: Any) -> Params:
     base = lab.focus(lab.preset(options.preset)) if options.preset is not None else lab.params.make()
     return base.replace(**given(lab, options))
-
-
-# -- output --------------------------------------------------------------------------------------------------
-
-
-def _print_json(value: Any) -> None:
-    from .export import plain
-
-    print(json.dumps(plain(value), allow_nan=False))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _progress(label: str) -> Callable[[float], None]:
-    """A progress line on stderr: redrawn in place on a terminal, one line per tenth elsewhere."""
-    last = [-1]
-
-    def show(fraction: float) -> None:
-        percent = int(100 * fraction)
-        if sys.stderr.isatty():
-            end = "\n" if percent >= 100 else ""
-            print(f"\r{label}: {percent:3d} %", end=end, file=sys.stderr, flush=True)
-        elif percent // 10 > last[0]:
-            last[0] = percent // 10
-            _say(f"{label}: {percent} %")
-
-    return show
-
-
-def _print_run(run: Any) -> None:
-    cached = " (stored)" if run.cached else ""
-    print(f"{run.lab} version {run.version}, key {run.key}{cached}")
-    made = run.provenance
-    where = "" if made["backend"] == "numba" else f" ({made['backend']}, {made['device']}, {made['dtype']})"
-    print(f"trace {run.trace_sha256}, grade {made['grade']}{where}, {run.wall_s:.3g} s")
-    if run.diverged:
-        steps = sorted(stop.step for stop in run.trace.stopped if stop is not None)
-        print(f"{run.diverged} of {run.trace.replicates} replicates diverged, the first at step {steps[0]}.")
-    _print_metrics({name: {"mean": m.mean, "se": m.se, "n": m.n} for name, m in run.metrics.items()})
-    if run.claims:
-        print()
-        columns = ("id", "predicted", "measured", "error", "tolerance", "verdict", "reason")
-        _print_table([{name: getattr(verdict, name) for name in columns} for verdict in run.claims])
-
-
-def _print_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    _print_table([{"metric": name, **metric} for name, metric in metrics.items()])
-
-
-def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    if not rows:
-        return
-    names = list(rows[0])
-    cells = [names, *([_short(row[name]) for name in names] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    for line in cells:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

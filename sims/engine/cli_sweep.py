@@ -8,18 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .budget import describe_bytes, describe_seconds
-from .cli import (
-    CheckFailed,
-    _available_memory,
-    _print_json,
-    _print_run,
-    _print_table,
-    _progress,
-    _say,
-    given,
-    params_of,
-)
+from .budget import available_memory, describe_bytes, describe_seconds
+from .cli import CheckFailed, given, params_of
+from .console import print_json, print_run, print_table, progress, say
 from .design import choose_design, parse_axis
 from .errors import BadInput, Problem, TooLarge, UnknownName
 from .lab import Lab
@@ -48,7 +39,7 @@ def sweep(lab: Lab, options: Any) -> None:
         _require_memory(plan, workers, options.scheduler)
         if not options.json:
             chunks = f"{len(plan.chunks)} chunk{'s' if len(plan.chunks) > 1 else ''}"
-            _say(f"{len(design)} points in {chunks}: about {describe_seconds(plan.seconds)} on one core.")
+            say(f"{len(design)} points in {chunks}: about {describe_seconds(plan.seconds)} on one core.")
     elif options.name is None or given(lab, options) or options.preset or options.claims or options.theory_only:
         raise BadInput(
             "A sweep needs an axis: --grid FIELD=A,B,C or --points FILE.csv. A --name alone goes on with the stored "
@@ -64,9 +55,9 @@ def sweep(lab: Lab, options: Any) -> None:
             on_progress=None if options.json else _bar(),
         )
     for notice in found.notices:
-        _say(notice)
+        say(notice)
     if options.json:
-        _print_json(_content(found))
+        print_json(_content(found))
     else:
         _print_sweep(found)
     if found.failures:
@@ -101,10 +92,10 @@ def _workers(text: str | None) -> int | None:
 def _require_memory(plan: Plan, workers: int | None, scheduler: str | None) -> None:
     """Raises TooLarge where this machine has not the memory for as many of the largest point as it has workers."""
     count = min(workers or cores(), len(plan.chunks))
-    if not scheduler and plan.bytes * count > _available_memory():
+    if not scheduler and plan.bytes * count > available_memory():
         raise TooLarge(
             f"The largest point takes {describe_bytes(plan.bytes)}, and {count} workers have "
-            f"{describe_bytes(_available_memory())} together. Take fewer with --workers, or smaller sizes."
+            f"{describe_bytes(available_memory())} together. Take fewer with --workers, or smaller sizes."
         )
 
 
@@ -143,7 +134,7 @@ def _bar() -> Callable[[Progress], None]:
             last[0] = percent
         elif percent // 10 > last[0]:
             last[0] = percent // 10
-            _say(text)
+            say(text)
 
     return show
 
@@ -181,7 +172,7 @@ def _print_sweep(found: Sweep) -> None:
     ends = [f"predicted_{name}" if found.theory_only else f"{name}_mean" for name in found.lab.series]
     wanted = ["point", *found.design.axes, *(name for name in ends if name in rows[0])]
     wanted += [name for name in rows[0] if name.startswith("verdict_")]
-    _print_table([{name.removesuffix("_mean"): row[name] for name in wanted} for row in rows])
+    print_table([{name.removesuffix("_mean"): row[name] for name in wanted} for row in rows])
 
 
 def show_point(key: str, store: Store, as_json: bool) -> bool:
@@ -192,11 +183,11 @@ def show_point(key: str, store: Store, as_json: bool) -> bool:
         point = find_point(key, store)
     except UnknownName:
         return False
-    checked = check_point(point, on_progress=None if as_json else _progress(point.key[:12]))
+    checked = check_point(point, on_progress=None if as_json else progress(point.key[:12]))
     if as_json:
-        _print_json({**checked.run.as_dict(), "sweep": checked.as_dict()})
+        print_json({**checked.run.as_dict(), "sweep": checked.as_dict()})
     else:
-        _print_run(checked.run)
+        print_run(checked.run)
         print(checked.sentence)
     if not checked.agrees:
         raise CheckFailed("The point differs from the table of its sweep.")
