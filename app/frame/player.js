@@ -412,6 +412,12 @@ class Player {
 
   /** Take a message: new pictures are built, known ones are updated, position, speed and motion stay. */
   async update(bytes) {
+    this.newest = bytes;
+    if (!this.root.isConnected) {
+      // The page is moving it, and out of the page there are no colours to read.
+      requestAnimationFrame(() => !this.gone && this.newest === bytes && this.update(bytes));
+      return;
+    }
     const model = unpack(bytes);
     this.root.dataset.present = String(model.present);
     const look = readLook(this.root, model.present);

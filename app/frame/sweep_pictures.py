@@ -434,7 +434,7 @@ def _curve(
             x, y, href="link:N", tooltip=tips
         ),
     ]
-    spec = finish(alt.layer(*layers))
+    spec = finish(alt.layer(*layers).resolve_scale(stroke="independent"))
     note = "Dots: mean over replicates, with one standard error; a click on one opens its run."
     if state.theory_only or state.show == "theory":
         note = "Theory alone, at the end of each run." if kinds else "The theory has no number for this here."

@@ -41,7 +41,7 @@ from sims.engine import BadInput, TooLarge, all_labs, execute, get_lab, predict
 from sims.engine.cli import main as command
 from sims.engine.keys import run_key
 from sims.engine.store import Store
-from sims.engine.sweep import run_sweep
+from sims.engine.sweep import compute_chunk, run_sweep
 
 LABS = all_labs()
 LAB = get_lab("label_noise")
@@ -556,12 +556,18 @@ def test_the_latest_sweep_of_a_session_wins_and_an_absent_one_is_paused(monkeypa
     assert sweeps.of("anna").state == "done"
 
 
-def test_what_comes_in_is_seen_before_the_end():
-    """Each part as it is stored, the failed points among them."""
+def test_what_comes_in_is_seen_before_the_end(monkeypatch):
+    """Each part as it is stored, the failed points among them; here a part is begun when the one before is seen."""
     state = tiny("n_train=4,5,6", "sparsity=1,2,9")
     plan = replace(plan_of(state), chunks=((3, 1.0), (6, 1.0), (9, 1.0)))
     job = sweep_jobs.SweepJob(plan, plan.key)
     store, seen = Store(), []
+
+    def in_turn(task, stop=None):
+        until(lambda: seen and seen[-1][0] >= task.start)
+        return compute_chunk(task, stop)
+
+    monkeypatch.setattr("sims.engine.sweep.compute_chunk", in_turn)
 
     def watch(progress):
         job.seen(store, progress)
@@ -569,7 +575,7 @@ def test_what_comes_in_is_seen_before_the_end():
 
     sweep = run_sweep(plan, store=store, workers=1, on_progress=watch)
     assert [shown for shown, _ in seen] == [done for _, done in seen]
-    assert {0, 3, 6, 9} <= {shown for shown, _ in seen}
+    assert {shown for shown, _ in seen} == {0, 3, 6, 9}
     assert [failure.point for failure in job.outcome.failures] == [2, 5, 8]
     rows = {row["point"]: row for row in job.outcome.table.to_pylist()}
     assert rows == {row["point"]: row for row in sweep.arrow_summary().to_pylist()}
