@@ -15,6 +15,8 @@ h1 { font-size: 1.8rem !important; padding-block: 0.25rem !important; }
 # On a phone each verdict becomes a block of its own: the words in full width, the numbers below them.
 _ALWAYS = """
 <style>
+[data-testid="stCode"] .token.parameter { color: inherit !important; } /* too pale on white */
+.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 [data-testid="stCaptionContainer"] { color: inherit; opacity: 0.8; }
 .stMain h2 { font-size: 1.35rem; padding-block: 0.4rem; }
 .card-placeholder {
@@ -46,6 +48,15 @@ _ALWAYS = """
 </style>
 """
 _DESK = "<style>.block-container { padding-top: 3rem; }</style>"
+_EMBEDDED = """
+<style>
+header[data-testid="stHeader"], section[data-testid="stSidebar"] { display: none; }
+.block-container { max-width: 100%; padding: 0.5rem 1rem 1rem; }
+h1 { font-size: 1.5rem !important; padding-block: 0.25rem !important; }
+</style>
+"""
+# What is chosen is written in the primary colour, which a dark page needs lighter than a button's ground does.
+_DARK = '<style>:is([data-selected="true"], [data-testid="stSliderThumbValue"]) p { color: #9ccbea; }</style>'
 
 
 def presenting() -> bool:
@@ -53,11 +64,17 @@ def presenting() -> bool:
     return bool(st.session_state.get("present", st.query_params.get("present") == "1"))
 
 
+def embedded() -> bool:
+    """Whether the page is part of another one, a slide for example (`?embed=true`): then it shows pictures alone."""
+    return bool(st.context.is_embedded)
+
+
 def apply() -> None:
     """The page's own style; with `present`, the projector's."""
     if "present" not in st.session_state:
         st.session_state["present"] = st.query_params.get("present") == "1"
-    st.html(_ALWAYS + (_PROJECTOR if presenting() else _DESK))
+    style = _ALWAYS + (_PROJECTOR if presenting() else _DESK) + (_EMBEDDED if embedded() else "")
+    st.html(style + (_DARK if st.context.theme.type == "dark" else ""))
 
 
 def control() -> None:

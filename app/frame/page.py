@@ -21,7 +21,7 @@ from .pictures import X_AXES, Picture, band_words, by_clock, overlay_preview
 from .player import player
 from .runs import View, cost, fetch, given_up, results, submit, wait_for, watch
 from .seen import note
-from .share import data_tables, metrics_table, rerun_this
+from .share import data_tables, differences_table, link_dialog, metrics_table, rerun_this
 from .state import VIEW_KEYS, PageState, decode, encode, of_preset
 from .verdicts import verdict_table
 from .words import escape
@@ -67,19 +67,12 @@ def lab_page(lab_id: str) -> None:
     state, notices = _state(lab)
 
     st.title(lab.title)
-    if not look.presenting():
+    if not look.presenting() and not look.embedded():
         paper = f"[{lab.paper.title}](https://arxiv.org/abs/{lab.paper.arxiv})"
         st.markdown(f"*{lab.sentence}*  \n{lab.paper.authors}, {paper}, {lab.paper.year}")
     for notice in notices:
         st.warning(escape(notice), icon=":material/link_off:")
-    with st.container(horizontal=look.presenting(), vertical_alignment="bottom"):
-        _presets(lab, state)
-        x = _x_axis(lab, story)
-        details = _details(lab, story)
-        if look.presenting():
-            look.control()
-    st.markdown(f"**Look:** {lab.preset(state.preset).notice}")
-    _sidebar(lab, state, story)
+    x, details = _controls(lab, state, story) if not look.embedded() else (_axis_asked_for(lab, story), frozenset())
 
     runs = {_focus_label(lab, story, state): state.focus, **state.beside}
     if given_up(lab, list(runs.values())):
@@ -99,13 +92,16 @@ def lab_page(lab_id: str) -> None:
     note(view)
     pictures = _pictures(module, view)
     _draw(view, pictures)
+    if look.embedded():
+        return
     _confirmed(lab)
     if story.experiment is not None:
         story.experiment(view)
 
     st.header("Does the theory hold here?")
     verdict_table(view.focus.claims)
-    with st.expander("End values of every run"):
+    with st.expander("The runs side by side" if len(view.runs) > 1 else "End values of the run"):
+        differences_table(view)
         metrics_table(view)
     with st.expander("Why"):
         st.markdown(story.why)
@@ -150,6 +146,50 @@ def hold(lab: Lab, state: PageState) -> None:
     }
 
 
+def _controls(lab: Lab, state: PageState, story: Story) -> tuple[str, frozenset[str]]:
+    """What a visitor chooses with, in the page and in the sidebar; returns the axis and the details chosen."""
+    with st.container(horizontal=look.presenting(), vertical_alignment="bottom"):
+        _presets(lab, state)
+        x = _x_axis(lab, story)
+        details = _details(lab, story)
+        _tour(lab, state)
+        if look.presenting():
+            look.control()
+            _link_button()
+    st.markdown(f"**Look:** {lab.preset(state.preset).notice}")
+    _sidebar(lab, state, story)
+    if st.session_state.pop("link-wanted", False):
+        link_dialog(lab, state, _page_url(), x if x != story.x else None)
+    return x, details
+
+
+def _link_button() -> None:
+    def wanted() -> None:
+        st.session_state["link-wanted"] = True
+
+    st.button("Make a link", key="link", icon=":material/link:", shortcut="L", on_click=wanted)
+
+
+def _tour(lab: Lab, state: PageState) -> None:
+    """Buttons to the preset before and the one after, with the keys of a keyboard or of a presenter's clicker."""
+    ids = [preset.id for preset in lab.presets]
+    at = ids.index(state.preset)
+    keys = ("PageUp", "PageDown") if look.presenting() else ("B", "N")
+    steps = (("Previous", at - 1, ":material/chevron_left:"), ("Next", at + 1, ":material/chevron_right:"))
+    with st.container(horizontal=True, vertical_alignment="bottom", width="content"):
+        for (words, to, icon), shortcut in zip(steps, keys, strict=True):
+            there = 0 <= to < len(ids)
+            st.button(
+                words,
+                key=f"tour/{words}",
+                icon=icon,
+                shortcut=shortcut,
+                disabled=not there,
+                help=f"Preset {to + 1} of {len(ids)}: {lab.presets[to].title}" if there else None,
+                on_click=lambda to=to: hold(lab, of_preset(lab, ids[to])),
+            )
+
+
 def _presets(lab: Lab, state: PageState) -> None:
     titles = {preset.id: preset.title for preset in lab.presets}
     widget = f"preset/{lab.id}"
@@ -167,6 +207,7 @@ def _sidebar(lab: Lab, state: PageState, story: Story) -> None:
     with st.sidebar:
         if not look.presenting():
             look.control()
+            _link_button()
         st.subheader("Parameters")
         form(state.focus, f"form/{lab.id}", lambda name, value: _change(lab, name, value))
         st.subheader("Beside it")
@@ -214,11 +255,17 @@ def _x_axis(lab: Lab, story: Story) -> str:
         "Horizontal axis",
         list(words),
         format_func=words.__getitem__,
-        default=story.x,
+        default=_axis_asked_for(lab, story),
         key=f"x/{lab.id}",
         required=True,
     )
     return chosen or story.x
+
+
+def _axis_asked_for(lab: Lab, story: Story) -> str:
+    """The horizontal axis that the address names, else the lab's own."""
+    asked = st.query_params.get("axis")
+    return asked if asked in (*X_AXES, *story.x_axes) else story.x
 
 
 def _details(lab: Lab, story: Story) -> frozenset[str]:
@@ -268,14 +315,17 @@ def _declared(identity: str, _module: object, _view: View) -> list[Picture]:
 
 def _draw(view: View, pictures: Sequence[Picture]) -> None:
     """One player for the pictures that share a clock."""
+    st.html('<h2 class="unseen">Pictures</h2>')
     for index, (clock, group) in enumerate(by_clock(pictures).items()):
         drawn = [picture.for_player() for picture in group]
         key = f"player/{view.lab.id}/{index}"
         player(drawn, steps=clock or None, step_label="step", key=key, present=view.present)
+        if look.embedded():
+            continue
         notes = [band_words(view)] if index == 0 else []
         for words in dict.fromkeys([*notes, *(picture.note for picture in group if picture.note)]):
             st.caption(words)
-    for picture in pictures:
+    for picture in () if look.embedded() else pictures:
         _, missing = fetch(view.lab, picture.needs)
         if missing:
             _offer(view.lab, picture, missing)

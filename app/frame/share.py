@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import html
+import io
 from collections.abc import Sequence
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import pandas as pd
+import segno
 import streamlit as st
 
 from sims.engine import Lab, Run
 from sims.engine.budget import command_line
 from sims.engine.describe import citation, figure_caption, python_snippet
 from sims.engine.export import export
+from sims.engine.params import format_value
 from sims.engine.store import as_stored
 
 from .export import csv_bytes, drawn_table, figure_bytes, parquet_bytes
+from .form import label_of
 from .offline import offline_page
 from .pictures import Picture
 from .runs import View
 from .state import PageState, encode
+from .words import escape
 
 _MIME = {
     "svg": "image/svg+xml",
@@ -99,11 +105,97 @@ def _button(label: str, file_name: str, format: str, content: object) -> None:
     )
 
 
+@st.dialog("A link to this page", icon=":material/link:")
+def link_dialog(lab: Lab, state: PageState, page_url: str, axis: str | None) -> None:
+    """The address of the page as it stands, as text to copy and as a code to scan; every option is a control.
+
+    `axis` is the horizontal axis, where it is not the one that the page opens with.
+    """
+    slides = st.toggle("For slides: the pictures and their player alone", key="link/embed")
+    present = st.toggle("Projector mode: large type, thick lines", key="link/present")
+    themes = {"": "the visitor's own", "light_theme": "light", "dark_theme": "dark"}
+    theme = ""
+    if slides:
+        theme = st.segmented_control(
+            "Colours", list(themes), format_func=themes.__getitem__, default="", required=True, key="link/theme"
+        )
+    link = address(lab, state, page_url, slides=slides, present=present, theme=theme, axis=axis)
+    st.code(link, language=None, wrap_lines=True)
+    if slides:
+        st.caption("In a slide written in HTML")
+        words = html.escape(lab.title)
+        frame = f'<iframe src="{html.escape(link)}" title="{words}" width="100%" height="600"></iframe>'
+        st.code(frame, language="html", wrap_lines=True)
+    code = qr_code(link)
+    if code is None:
+        st.caption("This link is too long for a code that a phone could scan.")
+    else:
+        st.image(code, width=240, alt="The link as a QR code")
+    if urlsplit(page_url).hostname in ("127.0.0.1", "localhost", "::1"):
+        st.info("Only this machine can open it. For a class, serve with: make run HOST=0.0.0.0")
+
+
+def address(
+    lab: Lab,
+    state: PageState,
+    page_url: str,
+    *,
+    slides: bool = False,
+    present: bool = False,
+    theme: str = "",
+    axis: str | None = None,
+) -> str:
+    """The link to a state as somebody wants to see it; `theme` is `light_theme`, `dark_theme`, or the visitor's."""
+    view = {"embed": "true"} if slides else {}
+    view |= {"embed_options": theme} if slides and theme else {}
+    view |= {"present": "1"} if present else {}
+    view |= {"axis": axis} if axis else {}
+    query = "&".join(filter(None, [query_of(lab, state), urlencode(view)]))
+    return f"{page_url}?{query}" if query else page_url
+
+
+def qr_code(text: str) -> str | None:
+    """The text as an SVG picture to scan, black on white; none where it is too long."""
+    try:
+        code = segno.make(text, error="l", micro=False)
+    except segno.DataOverflowError:
+        return None
+    sink = io.BytesIO()
+    code.save(sink, kind="svg", xmldecl=False, border=4, scale=8, dark="#000", light="#fff")
+    return sink.getvalue().decode()
+
+
 def data_tables(pictures: Sequence[Picture]) -> None:
     """What the pictures show, in words and as tables."""
     for picture in pictures:
         st.markdown(f"**{picture.title}.** {picture.alt}")
         st.dataframe(drawn_table(picture), height=220, hide_index=True)
+
+
+def differences(view: View) -> dict[str, dict[str, str]]:
+    """For each run the fields in which the runs differ, as text; a dash where a field has no meaning."""
+    texts = {
+        label: {name: format_value(value) for name, value in run.params.active().items()}
+        for label, run in view.runs.items()
+    }
+    fields = [name for name in view.lab.params.fields() if len({own.get(name) for own in texts.values()}) > 1]
+    return {label: {name: own.get(name, "–") for name in fields} for label, own in texts.items()} if fields else {}
+
+
+def differences_table(view: View) -> None:
+    """The params in which the runs of the page differ; nothing where there is one run."""
+    if len(view.runs) < 2:
+        return
+    found = differences(view)
+    if not found:
+        st.caption("The runs have the same parameters.")
+        return
+    st.caption("Parameters that differ")
+    names = {name: label_of(view.lab.params.fields()[name]) for name in next(iter(found.values()))}
+    table = pd.DataFrame({escape(label): own for label, own in found.items()}).rename(index=names)
+    table.index.name = "parameter"
+    st.table(table, border="horizontal", alt="Parameters in which the runs differ")
+    st.caption("End values: mean over replicates, with its standard error")
 
 
 def metrics_table(view: View) -> None:
@@ -113,7 +205,9 @@ def metrics_table(view: View) -> None:
         columns[label] = {
             view.lab.quantity(name).label: _shown(metric.mean, metric.se) for name, metric in run.metrics.items()
         }
-    st.table(pd.DataFrame(columns).fillna("–"), border="horizontal")
+    table = pd.DataFrame(columns).fillna("–")
+    table.index.name = "quantity"
+    st.table(table, border="horizontal", alt="End values of every run")
 
 
 def _shown(mean: float | None, se: float | None) -> str:

@@ -18,7 +18,7 @@ from sims.engine.params import Value
 MOST_BESIDE = 6
 MOST_NOTICES = 8
 LONGEST_LABEL = 60
-VIEW_KEYS = ("embed", "embed_options", "present")  # what else a page's address may hold
+VIEW_KEYS = ("embed", "embed_options", "present", "axis")  # what else a page's address may hold
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,17 @@ import re
 import shutil
 import sys
 import time
+from urllib.parse import parse_qs
 
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from app.frame import look
 from app.frame.runs import server_jobs
-from app.frame.state import encode, of_preset
+from app.frame.share import address as address_of
+from app.frame.share import qr_code
+from app.frame.state import VIEW_KEYS, encode, of_preset
 from app.server import SCRIPT
 from sims.engine import all_labs, execute, get_lab
 from sims.engine.keys import run_key
@@ -260,6 +264,123 @@ def test_the_projector_mode_comes_from_the_address_and_has_a_way_out():
     assert "present" not in app.query_params
     assert held(app).preset == "too_few_samples"
     assert app.button(key="projector").label == "Projector mode"
+
+
+# -- a lecture ---------------------------------------------------------------------------------------------------
+
+
+def test_the_tour_leads_through_every_preset_and_back():
+    app = opened(preset="too_few_samples")
+    ids = [preset.id for preset in LAB.presets]
+    at = ids.index("too_few_samples")
+    app.button(key="tour/Next").click().run()
+    assert_sound(app)
+    assert held(app) == of_preset(LAB, ids[at + 1])
+    for _ in range(2):
+        app.button(key="tour/Previous").click().run()
+    assert_sound(app)
+    assert held(app) == of_preset(LAB, ids[at - 1])
+
+
+@pytest.mark.parametrize(("end", "button"), [(0, "Previous"), (-1, "Next")])
+def test_the_tour_ends_at_the_first_and_at_the_last_preset(end, button):
+    app = opened(**({"preset": LAB.presets[end].id} if end else {}))
+    assert app.button(key=f"tour/{button}").disabled
+    assert not app.button(key=f"tour/{'Next' if button == 'Previous' else 'Previous'}").disabled
+
+
+def test_the_keys_of_the_tour_are_those_of_a_clicker_on_a_projector():
+    for query, keys in (({}, ["B", "N"]), ({"present": "1"}, ["PageUp", "PageDown"])):
+        app = opened(**SMALL, **query)
+        shown = [app.button(key=f"tour/{name}").proto.shortcut for name in ("Previous", "Next")]
+        assert shown == [key.lower() for key in keys]
+
+
+def test_runs_side_by_side_are_compared_field_by_field():
+    app = opened(**SMALL)
+    assert not any("parameter" in (table.value.index.name or "") for table in app.table), "nothing to compare"
+    app.button(key="pin").click().run()
+    app.selectbox(key="form/label_noise/algorithm/widget").set_value("gd").run()
+    assert_sound(app)
+    (table,) = [table.value for table in app.table if table.value.index.name == "parameter"]
+    focus, beside = held(app).focus.active(), next(iter(held(app).beside.values())).active()
+    differing = [name for name in LAB.params.fields() if focus.get(name) != beside.get(name)]
+    assert len(table) == len(differing) > 1
+    assert table.loc["algorithm"].tolist() == ["gd", "gd_label_noise"]
+    assert "–" in table.iloc[:, 0].tolist(), "a field without a meaning for this run"
+
+
+def test_equal_runs_differ_in_nothing():
+    app = opened(**SMALL)
+    app.button(key="pin").click().run()
+    assert_sound(app)
+    assert any("same parameters" in caption.value for caption in app.caption)
+
+
+# -- links to give away ------------------------------------------------------------------------------------------
+
+
+def link_shown(app):
+    """The link that the dialog shows, as query names and values; the page's own, without options, is shorter."""
+    links = [code.value for code in app.code if code.value.startswith("?")]
+    assert len(links) == 2
+    return parse_qs(max(links, key=len).removeprefix("?"))
+
+
+def test_every_option_of_a_link_is_a_control():
+    app = opened(**SMALL)
+    app.button_group(key="x/label_noise").set_value("log_step").run()
+    app.button(key="link").click().run()
+    assert_sound(app)
+    state = encode(LAB, held(app))
+    assert link_shown(app) == {**state, "axis": ["log_step"]}
+    # A run of the whole page closes the dialog, whose controls rerun it alone in a browser: hence the button each time.
+    for change in (
+        lambda: (app.toggle(key="link/present").set_value(True), app.toggle(key="link/embed").set_value(True)),
+        lambda: app.button_group(key="link/theme").set_value("dark_theme"),
+    ):
+        change()
+        app.button(key="link").click().run()
+        assert_sound(app)
+    view = {"axis": ["log_step"], "present": ["1"], "embed": ["true"], "embed_options": ["dark_theme"]}
+    assert link_shown(app) == {**state, **view}
+    assert any("<iframe" in code.value and "embed=true&amp;" in code.value for code in app.code)
+    assert len(app.get("image")) == 1
+    again = opened(**{**state, **view})
+    assert held(again) == held(app)
+    assert again.button_group(key="x/label_noise").value == "log_step"
+
+
+def test_the_link_of_the_default_page_is_its_bare_address():
+    assert address_of(LAB, of_preset(LAB, LAB.presets[0].id), "http://a/b") == "http://a/b"
+    assert address_of(LAB, of_preset(LAB, LAB.presets[0].id), "http://a/b", slides=True) == "http://a/b?embed=true"
+
+
+def test_a_link_is_drawn_as_a_code_that_says_the_same():
+    link = "http://127.0.0.1:8501/label_noise?v=1&preset=shape_matters&steps=60"
+    assert qr_code(link).startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+    assert qr_code(link) != qr_code(link + "1")
+    assert qr_code("x" * 4000) is None
+
+
+def test_an_axis_that_is_not_there_is_ignored():
+    app = opened(axis="sideways", **SMALL)
+    assert app.button_group(key="x/label_noise").value == "step"
+
+
+def test_no_lab_has_a_field_of_the_name_of_an_option():
+    for lab in LABS:
+        assert not {*VIEW_KEYS, "v", "preset", "beside"} & lab.params.fields().keys()
+
+
+def test_inside_a_slide_there_are_title_and_pictures_alone(monkeypatch):
+    monkeypatch.setattr(look, "embedded", lambda: True)
+    app = opened(**SMALL)
+    assert app.title[0].value == LAB.title
+    assert app.get("bidi_component"), "the player"
+    for kind in ("button", "slider", "select_slider", "selectbox", "button_group", "table", "caption", "expander"):
+        assert not app.get(kind), kind
+    assert not app.sidebar.children
 
 
 def test_the_race_of_the_xor_page_is_run_when_asked_for(monkeypatch):

@@ -157,6 +157,15 @@ class Visit:
     errors: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
 
+    def assert_accessible(self) -> None:
+        """axe-core finds nothing of ours: what Streamlit's own navigation does is left out."""
+        try:
+            from axe_playwright_python.sync_playwright import Axe
+        except ImportError:
+            _no_browser("axe-playwright-python is not installed")
+        found = Axe().run(self.page, context={"exclude": [['[data-testid="stSidebarNav"]']]}).response["violations"]
+        assert {one["id"]: [node["html"][:200] for node in one["nodes"]] for one in found} == {}
+
     def assert_clean(self) -> None:
         """No error on the console, no uncaught exception, no request to another host."""
         assert self.errors == []

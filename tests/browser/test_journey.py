@@ -150,6 +150,7 @@ def test_every_lab_opens_on_a_phone_and_on_a_projector(visit, house, lab, look):
     main = page.locator('[data-testid="stMain"]')
     assert main.evaluate("box => box.scrollWidth <= box.clientWidth"), "nothing sticks out sideways"
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    seen.assert_accessible()
     assert root.evaluate("box => box.scrollWidth <= box.clientWidth")
     labels = root.locator(".role-axis-label text")
     sizes = labels.evaluate_all("all => all.map(one => parseFloat(getComputedStyle(one).fontSize))")
@@ -157,4 +158,75 @@ def test_every_lab_opens_on_a_phone_and_on_a_projector(visit, house, lab, look):
     if not phone:
         assert not page.locator('[data-testid="stSidebar"]').is_visible()
         assert page.get_by_role("button", name="Leave projector mode").is_visible()
+    seen.assert_clean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lab", all_labs(), ids=lambda lab: lab.id)
+def test_a_lecture_with_every_lab(visit, house, lab):
+    """The keys of the tour, a link for a slide, the slide itself, and the tab's runs in the end."""
+    seen = visit(f"{house}/{lab.id}", color_scheme="dark")
+    page = seen.page
+    settled(page)
+    first = run_key_shown(page)
+    page.keyboard.press("n")
+    second = wait_for_another_key(page, first)
+    assert second == run_key(lab, lab.focus(lab.presets[1]))[:16]
+    settled(page)
+    assert f"preset={lab.presets[1].id}" in page.url
+    page.keyboard.press("b")
+    page.wait_for_url(f"{house}/{lab.id}")
+    settled(page)
+
+    for expander in page.locator('[data-testid="stExpander"] summary').all():
+        expander.click()
+    seen.assert_accessible()
+    page.keyboard.press("l")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("For slides: the pictures").click()
+    link = dialog.locator("code", has_text="embed=true").first
+    link.wait_for()
+    assert dialog.get_by_alt_text("The link as a QR code").is_visible()
+    seen.assert_accessible()
+    address = link.inner_text()
+    page.keyboard.press("Escape")
+
+    page.get_by_role("link", name="This tab's runs").click()
+    page.get_by_role("heading", name=lab.presets[0].label, exact=True).wait_for()
+    seen.assert_accessible()
+    seen.assert_clean()
+
+    slide = visit(address, viewport={"width": 900, "height": 600})
+    settled(slide.page)
+    assert slide.page.get_by_role("heading", name=lab.title).is_visible()
+    assert not slide.page.locator('[data-testid="stHeader"]').is_visible()
+    assert slide.page.get_by_role("button").count() <= 3 * slide.page.locator(PLAYER).count(), "the player's alone"
+    slide.assert_accessible()
+    slide.assert_clean()
+
+
+@pytest.mark.parametrize("path", ["", "ledger", "runs"])
+@pytest.mark.parametrize("look", ["phone", "dark"])
+def test_the_pages_of_all_labs_are_accessible_and_fit(visit, house, path, look):
+    options = {"color_scheme": "dark"} if look == "dark" else {"viewport": {"width": 375, "height": 800}}
+    seen = visit(f"{house}/{path}", **options)
+    page = seen.page
+    page.get_by_role("heading", level=1).wait_for()
+    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+    if path == "":
+        pictures = page.locator('[data-testid="stImage"] img')
+        page.wait_for_function(
+            "count => document.querySelectorAll('[data-testid=stImage] img').length === count",
+            arg=len(all_labs()),
+            timeout=120_000,
+        )
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('[data-testid=stImage] img')].every(one => one.naturalWidth > 0)"
+        )
+        assert all(one.get_attribute("alt") for one in pictures.all())
+    if path == "ledger":
+        page.locator(".st-key-ledger tbody tr").first.wait_for()
+        assert page.locator(".st-key-ledger tbody tr a").count() > 0
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    seen.assert_accessible()
     seen.assert_clean()
