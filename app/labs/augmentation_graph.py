@@ -494,7 +494,13 @@ def masses(view: View) -> Picture:
             {"data": {"name": "clocks"}, "mark": {**mark, "clip": True}, "encoding": {"x": x, "y": y}},
         ]
         data["clocks"] = {"x": [x for x, _ in clocks], "value": [value for _, value in clocks]}
-    return replace(drawn, spec=spec, data=data, alt=f"{view.focus_label}: {said}. {drawn.alt}")
+    words = f"{view.focus_label}: {said}. {drawn.alt}{_of_others(view, [view.focus_label])}"
+    return replace(drawn, spec=spec, data=data, alt=words)
+
+
+def _of_others(view: View, drawn: Sequence[str]) -> str:
+    """What the words of a picture say of the runs that it does not draw."""
+    return "".join(f" {name}: not drawn here." for name in view.runs if name not in drawn)
 
 
 def _mass_note(params: AugmentationGraphParams) -> str:
@@ -532,6 +538,7 @@ def angle(view: View) -> Picture:
         if flow
         else "The network has no closed form; the angle is to the eigenspace that the table would learn.",
     )
+    drawn = replace(drawn, alt=drawn.alt + _of_others(view, list(trained)))
     tangent = np.nanmedian(run.trace.series["subspace_tan"], axis=0)
     start = float(tangent[0])
     if not (flow and np.isfinite(start) and start > 1e-12):

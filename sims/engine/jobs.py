@@ -30,6 +30,7 @@ from .store import Store
 THREAD_SECONDS = 2.0
 KILL_AFTER_SECONDS = 1.0
 _REMEMBERED = 128
+_SPAWNING = threading.Lock()
 
 
 @dataclass
@@ -227,7 +228,7 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor) -> Run:
     arguments = (lab.id, params.active(), names, sender)
     worker = context.Process(target=_worker, args=arguments, daemon=True)
     try:
-        worker.start()
+        _start(worker)
         sender.close()
         return _watch(worker, receiver, monitor, shared)
     finally:
@@ -239,6 +240,27 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor) -> Run:
         for block in blocks:
             block.close()
             block.unlink()
+
+
+def _start(worker: Any) -> None:
+    """Start a spawned process that does not run the caller's main script again.
+
+    A worker needs nothing of it. A page's script is `__main__` while it runs, and would be run outside of its session.
+    """
+    from multiprocessing import spawn
+
+    with _SPAWNING:
+        prepare = spawn.get_preparation_data
+
+        def without_main(name: str) -> dict[str, Any]:
+            prepared = dict(prepare(name))
+            return {key: value for key, value in prepared.items() if not key.startswith("init_main_from")}
+
+        spawn.get_preparation_data = without_main  # type: ignore[assignment]
+        try:
+            worker.start()
+        finally:
+            spawn.get_preparation_data = prepare
 
 
 def _watch(worker: Any, receiver: Connection, monitor: RunMonitor, shared: RunMonitor) -> Run:

@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,16 @@ def test_a_job_gives_the_same_run_from_a_thread_and_from_a_process(lab, small, s
         np.testing.assert_array_equal(values, run.trace.series[name])
     assert store.find(run.key).trace.sha256 == run.trace_sha256
     assert blocks_in_shared_memory() <= before
+
+
+def test_a_process_does_not_run_the_script_that_asked_for_it(lab, small, made, place, monkeypatch, tmp_path):
+    place(IN_PROCESS)
+    script = tmp_path / "page.py"
+    script.write_text("raise SystemExit('the page ran outside of its session')")
+    main = types.ModuleType("__main__")
+    main.__file__ = str(script)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert Jobs(None).submit(lab, small).result(120).trace_sha256 == made.trace_sha256
 
 
 def test_equal_requests_are_computed_once(lab, store, small):
