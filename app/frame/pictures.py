@@ -365,7 +365,8 @@ def _overlay_spec(
     style = (alt.StrokeDash("run:N", **dashes),) if styles else ()
     dash = alt.StrokeDash("kind:N", **dashes)
     inks = _named(kinds, [_INKS[k] for k in kinds])
-    widths = _named(kinds, [_WIDTHS[k] for k in kinds])
+    # A point scale, which is what a nominal width is given, has no place for a single kind.
+    widths = alt.Scale(type="ordinal", domain=kinds, range=[_WIDTHS[k] for k in kinds])
     lines, theory, now = (alt.Chart(alt.NamedData(name)) for name in ("lines", "theory", "now"))
     layers = [
         lines.mark_area(opacity=0.18, clip=True).encode(x, alt.Y("low:Q", **y), alt.Y2("high:Q"), colour),
