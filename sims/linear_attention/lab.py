@@ -435,7 +435,7 @@ def counts(params: LinearAttentionParams) -> dict[str, float]:
     elif params.training == "finite_prompts":
         rows = d * d + params.n_prompts / recorded
         found["least_squares"] = recorded * (rows * d**4 + 20.0 * d**6 + 3e4) + params.n_prompts * d**4
-        found["useful"] = params.n_prompts * (5.0 * d + 20)
+        found["useful"] = 10.0 * params.n_prompts * (5.0 * d + 20)
     else:
         kind, unit = _draws(params, n, params.has_even_blocks)
         extra = 8.0 * d**3 if params.model == "literal" else 0.0
@@ -453,10 +453,12 @@ def _draws(params: LinearAttentionParams, n: int, even: bool) -> tuple[str, floa
     if not params.moments_known:
         width = params.teacher_width if params.teacher == "network" else 1
         gram = (n + 1.0) * d * d if params.stacked else 0.0
-        return "explicit", (n + 1.0) * (d * (3.0 + width) + 5.0) + width * d + 2.0 * d * d + gram + layers
+        return "explicit", 2.0 * ((n + 1.0) * (d * (3.0 + width) + 5.0) + width * d + 2.0 * d * d + gram + layers)
     if params.stacked:
-        return "stack", d**3 / 3.0 + layers + 20.0 * d
-    return ("all_blocks", 10.0 * d + 60.0 + d * d / 2.0) if even else ("useful", 5.0 * d + 20.0 + d * d / 2.0)
+        return "stack", 10.0 * (d**3 / 3.0 + layers + 20.0 * d)
+    if even:
+        return "all_blocks", 10.0 * (10.0 * d + 60.0 + d * d / 2.0)
+    return "useful", 10.0 * (5.0 * d + 20.0 + d * d / 2.0)
 
 
 def work(params: LinearAttentionParams) -> Work:
@@ -579,7 +581,7 @@ PRESETS = (
         notice="Whatever function gives the labels, the layer still takes one plain step; how low the loss gets says "
         "how linear the function is.",
         label="ReLU",
-        params={**_ADAM, "teacher": "relu", "noise_var": 0.1, "batch": 256, "steps": 1000, "replicates": 2},  # type: ignore[dict-item]
+        params={**_ADAM, "teacher": "relu", "noise_var": 0.1, "batch": 256, "steps": 800, "replicates": 2},  # type: ignore[dict-item]
         beside={
             "network of 16 ReLUs": {"teacher": "network"},
             "sign": {"teacher": "sign"},
@@ -637,7 +639,7 @@ PRESETS = (
         notice="Signs instead of normals as covariates: the step is larger than the Gaussian formula says, and the "
         "kurtosis accounts for it.",
         label="Rademacher",
-        params={**_ADAM, "covariates": "rademacher", "batch": 256, "steps": 1000, "replicates": 2},  # type: ignore[dict-item]
+        params={**_ADAM, "covariates": "rademacher", "batch": 256, "steps": 800, "replicates": 2},  # type: ignore[dict-item]
         beside={"Student t": {"covariates": "student_t"}, "uniform": {"covariates": "uniform"}},
         expect={"gaussian_step_anyway": "fails"},
     ),
