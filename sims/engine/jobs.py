@@ -8,7 +8,6 @@ same time are computed once.
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -25,12 +24,12 @@ from .keys import run_key
 from .lab import Lab
 from .params import Params
 from .registry import get_lab
+from .spawned import Context
 from .store import Store
 
 THREAD_SECONDS = 2.0
 KILL_AFTER_SECONDS = 1.0
 _REMEMBERED = 128
-_SPAWNING = threading.Lock()
 
 
 @dataclass
@@ -217,7 +216,7 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor) -> Run:
         Cancelled: the monitor's cancel flag was set; a worker that does not heed it in a second is killed.
         ChalklineError: the worker failed or died.
     """
-    context = multiprocessing.get_context("spawn")
+    context = Context()
     sizes = (monitor.cancel.nbytes, monitor.progress.nbytes, monitor.records.nbytes)
     blocks = [SharedMemory(create=True, size=size) for size in sizes]
     shared = _monitor_over(blocks, monitor.records.shape)
@@ -228,7 +227,7 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor) -> Run:
     arguments = (lab.id, params.active(), names, sender)
     worker = context.Process(target=_worker, args=arguments, daemon=True)
     try:
-        _start(worker)
+        worker.start()
         sender.close()
         return _watch(worker, receiver, monitor, shared)
     finally:
@@ -240,27 +239,6 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor) -> Run:
         for block in blocks:
             block.close()
             block.unlink()
-
-
-def _start(worker: Any) -> None:
-    """Start a spawned process that does not run the caller's main script again.
-
-    A worker needs nothing of it. A page's script is `__main__` while it runs, and would be run outside of its session.
-    """
-    from multiprocessing import spawn
-
-    with _SPAWNING:
-        prepare = spawn.get_preparation_data
-
-        def without_main(name: str) -> dict[str, Any]:
-            prepared = dict(prepare(name))
-            return {key: value for key, value in prepared.items() if not key.startswith("init_main_from")}
-
-        spawn.get_preparation_data = without_main  # type: ignore[assignment]
-        try:
-            worker.start()
-        finally:
-            spawn.get_preparation_data = prepare
 
 
 def _watch(worker: Any, receiver: Connection, monitor: RunMonitor, shared: RunMonitor) -> Run:

@@ -16,12 +16,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import spawn
-from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import TYPE_CHECKING, Any
 
 from .errors import BadInput, Cancelled, Problem, shorten
 from .provenance import cores
+from .spawned import Context
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 ATTEMPTS = 3  # how often a chunk is tried whose worker dies
 CONNECT_SECONDS = 4
 _ADDRESS = re.compile(r"t(?:cp|ls)://(\[[0-9a-fA-F:]+\]|[^\s:/]+):([0-9]{1,5})")
-_LOCK = threading.Lock()
 
 
 class Lane:
@@ -105,43 +103,13 @@ class Here(Lane):
         self.executor.shutdown(cancel_futures=True)
 
 
-class _Worker(SpawnProcess):
-    """A spawned process that does not import the caller's script again: a plain one, without a guard, works."""
-
-    @staticmethod
-    def _Popen(process_obj: Any) -> Any:
-        with _LOCK:
-            usual = spawn.get_preparation_data
-
-            def without_main(name: str) -> dict[str, Any]:
-                return {key: value for key, value in usual(name).items() if not key.startswith("init_main")}
-
-            spawn.get_preparation_data = without_main
-            try:
-                return SpawnProcess._Popen(process_obj)  # type: ignore[attr-defined]
-            finally:
-                spawn.get_preparation_data = usual
-
-
-class _Context(SpawnContext):
-    """Spawns such processes, and remembers them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.started: list[_Worker] = []
-
-    def Process(self, *args: Any, **named: Any) -> _Worker:  # type: ignore[override]
-        self.started.append(_Worker(*args, **named))
-        return self.started[-1]
-
-
 class OneProcess(Lane):
     """A spawned worker process of its own."""
 
     deaths = (BrokenExecutor,)
 
     def _open(self) -> Executor:
-        self.context = _Context()
+        self.context = Context()
         return ProcessPoolExecutor(1, mp_context=self.context, initializer=_begin)
 
     def renew(self) -> None:
