@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from app.frame.page import Story
 from app.frame.pictures import CLAIMED, PALETTE, UNCLAIMED, Curve, Picture, finish, overlay
 from app.frame.runs import View
+from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.augmentation_graph.lab import LEVELS, TABLE, AugmentationGraphParams
 from sims.augmentation_graph.prediction import spectrum_of
 from sims.augmentation_graph.training import graph_of, shown_nodes
@@ -82,6 +83,46 @@ def label(params: Params) -> str:
 
 
 STORY = Story(why=WHY, label=label, metric="loss", details={LOG_ERROR: "Errors on a log scale"})
+
+
+def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:
+    """The least number of features with which a linear probe makes no error, over the leak between classes."""
+    assert isinstance(base, AugmentationGraphParams)
+    if y is None or {x.name, y.name} != {"leak", "n_features"} or base.graph != "blocks":
+        return None
+    swept = x if x.name == "leak" else y
+    low, high = swept.span
+    leaked = np.linspace(max(0.0, low), min(high, 1.0 - base.leak_within), 120)
+    enough = [(float(leak), _features_needed(base, float(leak))) for leak in leaked]
+    known = [(leak, float(count)) for leak, count in enough if count is not None]
+    if not known:
+        return None
+    points = tuple(map(list, zip(*known, strict=True)))
+    words = "features needed for a probe without error"
+    return [ChalkLine(*(points if swept is x else points[::-1]), words)]
+
+
+def _features_needed(base: AugmentationGraphParams, leak: float) -> int | None:
+    """The least k at which the probe's squared error is 0; None where none is."""
+    from theory.augmentation_graph import probe_mse
+    from theory.graphs import nested_blocks
+
+    spectrum = nested_blocks(base.classes, base.subclusters, base.nodes_per_block, base.leak_within, leak)
+    errors = ((k, probe_mse(spectrum, k).value) for k in range(1, spectrum.rank + 1))
+    return next((k for k, error in errors if error is not None and error < 1e-9), None)
+
+
+SWEEP = SweepStory(
+    x="leak",
+    x_range="0:0.75:11",
+    y="n_features",
+    y_range="1:14:14",
+    metric="probe_mse",
+    base={"leak_within": 0.1, "training": "eigen"},
+    notice="As many features as classes are enough, until views leave their class more readily than their cluster: "
+    "from there every cluster costs a feature of its own.",
+    boundary=boundary,
+)
 
 
 def pictures(view: View) -> list[Picture]:

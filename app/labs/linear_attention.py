@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from app.frame.page import Story
 from app.frame.pictures import PALETTE, Curve, Picture, finish, legend, overlay
 from app.frame.runs import View
+from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
 from sims.linear_attention.lab import Law, LinearAttentionParams
 
@@ -74,6 +76,7 @@ numbers instead of $n d$, exactly in law.
 LENGTHS = (5, 10, 40, 80, 160)
 _LENGTH_GRID = tuple(int(n) for n in np.unique(np.rint(np.geomspace(2, 400, 33))))
 _RIDGE_GRID = (2, 3, 5, 7, 10, 14, 20, 30, 50, 100, 200, 400)
+_LEVELS = 4
 _TEACHERS = {
     "linear": "linear",
     "relu": "ReLU",
@@ -661,3 +664,45 @@ def teacher_runs() -> list[Params]:
 
 
 STORY = Story(why=WHY, label=label, metric="loss", x="log_step")
+
+
+def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:
+    """Where the least loss that one layer can reach has the same value, over lengths of prompt and label noise."""
+    if y is None or {x.name, y.name} != {"context_length", "noise_var"}:
+        return None
+    lengths, noises = (x, y) if x.name == "context_length" else (y, x)
+    low, high = lengths.span
+    grid = np.unique(np.round(np.geomspace(max(1.0, low), high, 20))).astype(int)
+    variances = np.linspace(max(0.0, noises.span[0]), noises.span[1], 10)
+    losses = np.array([[_least_loss(base, int(n), float(v)) for v in variances] for n in grid])
+    lines = []
+    for level in np.geomspace(losses.min(), losses.max(), _LEVELS + 2)[1:-1]:
+        inside = (losses[:, 0] <= level) & (level <= losses[:, -1])
+        if np.sum(inside) > 1:
+            at = [float(np.interp(level, row, variances)) for row in losses[inside]]
+            points = (grid[inside].astype(float).tolist(), at)
+            words = "least loss of one layer, at the values written"
+            lines.append(ChalkLine(*(points if lengths is x else points[::-1]), words, mark=f"{level:.2g}"))
+    return lines
+
+
+def _least_loss(base: Params, length: int, noise: float) -> float:
+    from sims.linear_attention.prediction import optimum
+
+    changed = base.replace(context_length=length, noise_var=noise)
+    assert isinstance(changed, LinearAttentionParams)
+    found = optimum(changed).loss
+    return math.nan if found is None else float(found)
+
+
+SWEEP = SweepStory(
+    x="context_length",
+    x_range="4,6,9,14,20,30,45,64",
+    y="noise_var",
+    y_range="0:2:6",
+    metric="loss",
+    base={"n_test": 1000, "replicates": 2},
+    notice="Training ends on the least loss that the theorem promises, whatever the length and the noise: a cell has "
+    "the value of the lines around it.",
+    boundary=boundary,
+)
