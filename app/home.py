@@ -24,6 +24,8 @@ def home(pages: Mapping[str, object]) -> None:
     """A card for each lab that is looked for; `pages` are those of the labs by id."""
     look.apply()
     st.title("Chalkline")
+    if look.presenting():
+        look.control()
     st.markdown(
         "Theorems of deep learning, seen. Each lab is one paper's toy model: the **chalk line** is its closed-form "
         "prediction, the solid line is training, and every claim of the theory gets a verdict."

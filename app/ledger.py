@@ -24,6 +24,8 @@ def ledger_page() -> None:
     """The claims of all labs, filtered, a page of rows at a time."""
     look.apply()
     st.title("The ledger")
+    if look.presenting():
+        look.control()
     st.markdown(
         "Every claim of every lab, with the verdict it had when it was last checked. Claims that fail, and runs in "
         "which an assumption is broken, belong to the labs as much as the others do: some are false on purpose."

@@ -22,6 +22,8 @@ def runs_page(pages: Mapping[str, object]) -> None:
     """A box for each run that this tab has shown; `pages` are those of the labs by id."""
     look.apply()
     st.title("This tab's runs")
+    if look.presenting():
+        look.control()
     runs = seen()
     if not runs:
         st.info("No run yet: open a lab. Whatever its page draws in this tab is listed here.")

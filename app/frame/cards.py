@@ -71,7 +71,7 @@ def _draw_all(labs: Iterable[Lab]) -> None:
     for lab in labs:
         try:
             draw(lab)
-        except Exception:  # one lab's picture must not cost the others theirs
+        except Exception:  # one lab's trouble must not cost the others their pictures
             logger.exception("The small picture of %s could not be drawn; its card goes without.", lab.id)
             _failed.add(lab.id)
 

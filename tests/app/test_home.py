@@ -132,6 +132,16 @@ def test_themes_and_words_choose_together(sixty, asked):
     assert titles(app) == ["Lab number 33"]
 
 
+def test_a_gallery_on_a_projector_has_a_way_out(asked):
+    app = AppTest.from_function(gallery, default_timeout=60)
+    app.query_params["present"] = "1"
+    app.run()
+    app.button(key="projector").click().run()
+    assert not app.exception
+    assert "present" not in app.query_params
+    assert not any(button.key == "projector" for button in app.button)
+
+
 # -- the pictures ------------------------------------------------------------------------------------------------
 
 
