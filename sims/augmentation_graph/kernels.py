@@ -97,7 +97,7 @@ def sgd(
     x1, x2 = np.empty(batch, np.int64), np.empty(batch, np.int64)
     z1, z2 = np.empty((batch, k)), np.empty((batch, k))
     g1, g2 = np.empty((batch, k)), np.empty((batch, k))
-    c1, c2 = np.empty(batch), np.empty(batch)
+    c1, c2, G = np.empty(batch), np.empty(batch), np.empty((batch, batch))
     for step in range(first, last):
         progress[0] = step
         if cancel[0] != 0:
@@ -105,7 +105,7 @@ def sgd(
         draw_pairs(nat_cumulative, indptr, indices, view_cumulative, nat_rng, first_rng, second_rng, x1, x2)
         embed(f, x1, z1)
         embed(f, x2, z2)
-        batch_step(z1, z2, clip_norm, c1, c2, g1, g2)
+        batch_step(z1, z2, clip_norm, c1, c2, G, g1, g2)
         for i in range(batch):
             a, b = x1[i], x2[i]
             for c in range(k):
@@ -126,14 +126,13 @@ def embed(f, rows, z):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def batch_step(z1, z2, clip_norm, c1, c2, g1, g2):
-    """Gradients g1, g2 (B, k) of L_B with respect to the rows before clipping; return L_B."""
+def batch_step(z1, z2, clip_norm, c1, c2, G, g1, g2):
+    """Gradients g1, g2 (B, k) of L_B with respect to the rows before clipping; G (B, B) is scratch."""
     clipped(z1, clip_norm, c1)
     clipped(z2, clip_norm, c2)
-    loss = batch_gradients(z1, z2, g1, g2)
+    batch_gradients(z1, z2, G, g1, g2)
     unclip(z1, clip_norm, c1, g1)
     unclip(z2, clip_norm, c2, g2)
-    return loss
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -151,7 +150,7 @@ def adam_network(
     x1, x2 = np.empty(batch, np.int64), np.empty(batch, np.int64)
     z1, z2 = np.empty((batch, k)), np.empty((batch, k))
     g1, g2 = np.empty((batch, k)), np.empty((batch, k))
-    c1, c2 = np.empty(batch), np.empty(batch)
+    c1, c2, G = np.empty(batch), np.empty(batch), np.empty((batch, batch))
     place, held = np.full(N, -1), np.empty(min(N, 2 * batch), np.int64)
     for step in range(first, last):
         progress[0] = step
@@ -167,7 +166,7 @@ def adam_network(
             for c in range(k):
                 z1[i, c] = outputs[place[x1[i]], c]
                 z2[i, c] = outputs[place[x2[i]], c]
-        batch_step(z1, z2, clip_norm, c1, c2, g1, g2)
+        batch_step(z1, z2, clip_norm, c1, c2, G, g1, g2)
         slope = np.zeros((count, k))
         for i in range(batch):
             for c in range(k):

@@ -352,7 +352,7 @@ class AugmentationGraphParams(Params):
 
 
 def recorded_steps(params: AugmentationGraphParams) -> NDArray[np.int64]:
-    return spread_steps(params.steps, 100, 40)
+    return spread_steps(params.steps, 80, 30)
 
 
 def simulate(params: AugmentationGraphParams, replicate: int, monitor: Monitor) -> Replicate:

@@ -143,30 +143,34 @@ def unclip(z, clip_norm, factor, g):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def batch_gradients(z1, z2, g1, g2):
-    """Return L_B of the embeddings z1, z2 (B, k) of B pairs; g1, g2 (B, k): its gradients, out."""
+def batch_gradients(z1, z2, G, g1, g2):
+    """Gradients g1, g2 (B, k) of L_B at the embeddings z1, z2 (B, k) of B pairs, out; G (B, B) is scratch."""
     B, k = z1.shape
     attract, repel = 2.0 / B, 2.0 / (B * (B - 1.0))
-    G = np.dot(z1, z2.T)
-    positive, negative = 0.0, 0.0
+    np.dot(z1, z2.T, G)
     for i in range(B):
-        positive += G[i, i]
         G[i, i] = 0.0
-        for j in range(B):
-            negative += G[i, j] * G[i, j]
     np.dot(G, z2, g1)
     np.dot(G.T, z1, g2)
     for i in range(B):
         for c in range(k):
             g1[i, c] = repel * g1[i, c] - attract * z2[i, c]
             g2[i, c] = repel * g2[i, c] - attract * z1[i, c]
-    return 0.5 * repel * negative - attract * positive
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def batch_loss(z1, z2):
     """L_B of the embeddings z1, z2 (B, k) of B pairs."""
-    return batch_gradients(z1, z2, np.empty_like(z1), np.empty_like(z2))
+    B = z1.shape[0]
+    G = np.dot(z1, z2.T)
+    positive, negative = 0.0, 0.0
+    for i in range(B):
+        for j in range(B):
+            if i == j:
+                positive += G[i, i]
+            else:
+                negative += G[i, j] * G[i, j]
+    return negative / (B * (B - 1.0)) - 2.0 / B * positive
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -293,5 +293,5 @@ def test_half_times_are_read_off_the_recorded_masses():
 def test_recorded_steps_are_few_and_hold_both_ends():
     for steps in (1, 10, 4000, 10**8):
         step = recorded_steps(make(steps=steps))
-        assert step[0] == 0 and step[-1] == steps and len(step) <= 141
+        assert step[0] == 0 and step[-1] == steps and len(step) <= 111
     assert LEVELS == 8

@@ -5,7 +5,16 @@ import pytest
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from sims.graphs import generators, glyphs, spectrum
-from sims.graphs.spectrum import NotConverged, by_circulant, by_factor, by_modes, complement, iterated
+from sims.graphs.spectrum import (
+    NotConverged,
+    by_circulant,
+    by_factor,
+    by_modes,
+    complement,
+    iterated,
+    lanczos,
+    verified,
+)
 
 CUBE = (0.02, 0.05, 0.05, 0.1, 0.2, 0.25, 0.3, 0.35)
 
@@ -123,6 +132,23 @@ def test_the_iterated_solver_finds_all_twelve_copies():
         pairs = iterated(apply, 4096, 13, rng(seed))
         np.testing.assert_allclose(pairs.values, exact, atol=1e-10)
         assert complement(apply, pairs.vectors, pairs.values[-1], rng(seed)) is None
+
+
+def test_a_lanczos_run_that_lost_copies_is_not_believed():
+    """The solver loses them too, in one try from one vector, notices, and iterates a block; else it does not."""
+    _, apply, exact = cube_of_twelve()
+    assert lanczos(apply, 4096, 13, rng(1)).values[-1] < 0.5
+    np.testing.assert_allclose(verified(apply, 4096, 13, rng(1)).values, exact, atol=1e-10)
+    graph = generators.sampled_blocks(300, np.random.default_rng(3))
+    calls = []
+
+    def counted(X):
+        calls.append(X.shape[1])
+        return by_factor(graph.factor, X)
+
+    found = verified(counted, graph.nodes, 10, rng(1))
+    np.testing.assert_allclose(found.values, spectrum.dense(graph, 10).values, atol=1e-10)
+    assert set(calls) == {1}, "no block was iterated"
 
 
 def test_a_block_smaller_than_the_multiplicity_is_repaired_by_the_check():
