@@ -134,18 +134,23 @@ def test_medians_of_many_prompts():
 
 
 @pytest.mark.slow
-def test_literal_layers_from_larger_starts():
-    """Three seeds: from 0.1 all arrive within 0.5 %; from 0.3 isotropic prompts within 3 %, a spread spectrum not."""
-    changes = {"training": "adam", "model": "literal", "learning_rate": 0.005, "steps": 4000, "replicates": 3}
+@pytest.mark.parametrize(("init_scale", "changes", "within"), [(0.1, {}, 0.005), (0.1, SPREAD, 0.02), (0.3, {}, 0.03)])
+def test_literal_layers_from_larger_starts(init_scale, changes, within):
+    """Three seeds; reference 1.4417 of 1.4405, 1.8728 of 1.8675, and 1.4590 of 1.4405."""
+    assert np.all(literal_excess(init_scale, **changes) < within)
 
-    def ratio(**more):
-        run = execute(LAB, make(**changes, **more, n_test=100))
-        return 1.0 + run.values["excess_loss"] / run.prediction.prediction["optimal_loss"]
 
-    assert np.all(ratio(init_scale=0.1) < 1.005)
-    assert np.all(ratio(init_scale=0.1, **SPREAD) < 1.02)
-    assert np.all(ratio(init_scale=0.3) < 1.03)
-    assert np.max(ratio(init_scale=0.3, **SPREAD)) > 1.02
+@pytest.mark.slow
+def test_a_literal_layer_from_a_large_start_may_not_arrive():
+    """Spread spectrum, start 0.3, three seeds; reference 4.30, 1.93 and 2.04 of 1.8675."""
+    assert np.max(literal_excess(0.3, **SPREAD)) > 0.02
+
+
+def literal_excess(init_scale, **changes):
+    """Relative loss above the optimum of four matrices trained for 4000 steps of Adam."""
+    training = {"training": "adam", "model": "literal", "learning_rate": 0.005, "steps": 4000, "replicates": 3}
+    run = execute(LAB, make(**training, **changes, init_scale=init_scale, n_test=100))
+    return run.values["excess_loss"] / run.prediction.prediction["optimal_loss"]
 
 
 @pytest.mark.slow
