@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from benchmarks import __main__ as bench
-from benchmarks import waiting
+from benchmarks import full_scale, waiting
 from sims.engine import execute, get_lab, lab_ids
 
 
@@ -21,6 +21,7 @@ def test_a_missed_goal_fails_the_whole(monkeypatch):
         main = staticmethod(lambda: False)
 
     monkeypatch.setattr(waiting, "main", lambda: True)
+    monkeypatch.setattr(full_scale, "main", lambda: True)
     for modules, code in (([Met], 0), ([Met, Missed], 1)):
         monkeypatch.setattr(bench, "of_labs", lambda modules=modules: modules)
         assert bench.main() == code
