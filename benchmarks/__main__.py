@@ -1,4 +1,4 @@
-"""`make bench`: each lab's kernels beside their rivals, then what a user waits for, each against its goal."""
+"""`make bench`: each lab's kernels beside their rivals and beside torch, then what a user waits for, each against its goal."""
 
 import importlib
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sims.engine import lab_ids
 
-from . import sweep, waiting
+from . import full_scale, sweep, waiting
 
 
 def of_labs():
@@ -21,8 +21,9 @@ def main() -> int:
     for module in of_labs():
         met.append(module.main())
         print()
-    met.append(sweep.main())
-    print()
+    for common in (sweep, full_scale):
+        met.append(common.main())
+        print()
     met.append(waiting.main())
     return int(not all(met))
 

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from benchmarks import __main__ as bench
-from benchmarks import sweep, waiting
+from benchmarks import full_scale, sweep, waiting
 from sims.engine import execute, get_lab, lab_ids
 
 
@@ -22,6 +22,7 @@ def test_a_missed_goal_fails_the_whole(monkeypatch):
 
     monkeypatch.setattr(waiting, "main", lambda: True)
     monkeypatch.setattr(sweep, "main", lambda: True)
+    monkeypatch.setattr(full_scale, "main", lambda: True)
     for modules, code in (([Met], 0), ([Met, Missed], 1)):
         monkeypatch.setattr(bench, "of_labs", lambda modules=modules: modules)
         assert bench.main() == code

@@ -34,7 +34,7 @@ def test_there_are_labs_with_a_full_scale():
 def test_float64_on_the_processor_is_the_kernel_to_rounding(lab):
     """Every choice of every field, both runs fresh: the whole trace within 1e-9."""
     for params in variants(lab):
-        params = params.replace(replicates=3)
+        params = params.replace(replicates=2)
         kernel, torch = execute(lab, params, fresh=True), execute(lab, params, fresh=True, backend=TORCH)
         assert (kernel.provenance["backend"], torch.provenance["backend"]) == ("numba", "torch")
         assert (kernel.provenance["grade"], torch.provenance["grade"]) == ("A", "C") and kernel.key != torch.key
@@ -138,7 +138,8 @@ def test_every_experiment_is_there_at_both_scales(lab):
         size = one.settings[one.resize]
         assert one.bytes({**one.settings, one.resize: size // 2}) < one.bytes(one.settings) < math.inf
     for name in small:
-        assert small[name].bytes(small[name].settings) < 1e9 < 2 * full[name].bytes(full[name].settings)
+        needed = small[name].bytes(small[name].settings)
+        assert needed < 1e9 and 10 * needed < full[name].bytes(full[name].settings)
 
 
 SMALL = [(lab, one) for lab in LABS for one in full_scale(lab).CONFIRMATIONS if one.scale == "small"]

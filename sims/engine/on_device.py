@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MEASURED_SECONDS = 0.3
+LEAST_ROUNDS = 20
 MOST_BYTES = 2.0**30
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -75,11 +76,12 @@ def matmul_rate(device: str, dtype: str) -> float:
 
 
 def _seconds(work: Callable[[], object], device: str) -> float:
-    """The least seconds of a call, over rounds of a third of a second in all."""
+    """The least seconds of a call, over at least LEAST_ROUNDS: others may use the device at the same time."""
     work()
     finish(device)
-    best, begun = float("inf"), time.perf_counter()
-    while time.perf_counter() - begun < MEASURED_SECONDS:
+    best, begun, rounds = float("inf"), time.perf_counter(), 0
+    while rounds < LEAST_ROUNDS or time.perf_counter() - begun < MEASURED_SECONDS:
+        rounds += 1
         start = time.perf_counter()
         work()
         finish(device)

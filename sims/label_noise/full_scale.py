@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..engine import Measured, Replicate, RunMonitor, generator, thin
-from ..engine.confirmations import Confirmation, Place, Result, judged, observed, verdict
+from ..engine.claims import Verdict
+from ..engine.confirmations import Confirmation, Numbers, Place, Result, Settings, verdict
 from ..engine.figure import Figure, Line
 from ..engine.on_device import array, device_generator, tensor
 from . import kernels
@@ -283,7 +284,7 @@ RECOVERED = 0.02  # of the truth's l1 norm
 BLOCK = 500  # steps whose noise is drawn at once, between two states kept
 
 
-def curve_params(settings: Mapping[str, Any], n: int, sparsity: int) -> LabelNoiseParams:
+def curve_params(settings: Settings, n: int, sparsity: int) -> LabelNoiseParams:
     """The run of the lab that has the law of one size: fresh data a replicate, annealed label noise."""
     d, steps = settings["dim"], settings["steps"]
     # The inverse of the curvature at the start is stable everywhere.
@@ -294,7 +295,7 @@ def curve_params(settings: Mapping[str, Any], n: int, sparsity: int) -> LabelNoi
     return LabelNoiseParams.make(schedule, **sizes, fresh_data=True, replicates=settings["instances"])
 
 
-def train_instances(params: LabelNoiseParams, settings: Mapping[str, Any], place: Place, path: Sequence[int]) -> State:
+def train_instances(params: LabelNoiseParams, settings: Settings, place: Place, path: Sequence[int]) -> State:
     """Every instance trained to the end on data and noise drawn on the device; (seed, path) says which."""
     B, steps = params.replicates, params.steps
     problems = draw_problems(params, settings, place.device, path)
@@ -319,7 +320,7 @@ def train_instances(params: LabelNoiseParams, settings: Mapping[str, Any], place
     return state
 
 
-def draw_problems(params: LabelNoiseParams, settings: Mapping[str, Any], device: str, path: Sequence[int]) -> Problems:
+def draw_problems(params: LabelNoiseParams, settings: Settings, device: str, path: Sequence[int]) -> Problems:
     """Regression problems drawn on the device, one an instance, from the recorded seed."""
     n, d = params.shape
     data = device_generator(device, settings["seed"], *path, 0)
@@ -346,7 +347,7 @@ def _work(params: LabelNoiseParams, size: float) -> dict[str, float]:
     }
 
 
-def slow_flow_ends(params: LabelNoiseParams, settings: Mapping[str, Any], device: str, path: Sequence[int]) -> Array:
+def slow_flow_ends(params: LabelNoiseParams, settings: Settings, device: str, path: Sequence[int]) -> Array:
     """(B,) squared error of the slow flow at the slow time where training ends, on the same data, by the theory."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -367,7 +368,7 @@ def slow_flow_ends(params: LabelNoiseParams, settings: Mapping[str, Any], device
         return np.array(list(pool.map(end, range(params.replicates))))
 
 
-def run_size(settings: Mapping[str, Any], part: str, place: Place) -> Result:
+def run_size(settings: Settings, part: str, place: Place) -> Result:
     """One number of samples: all instances trained, and what the slow flow says of each."""
     n = int(part.removeprefix("n="))
     params = curve_params(settings, n, settings["sparsity"])
@@ -389,21 +390,15 @@ def run_size(settings: Mapping[str, Any], part: str, place: Place) -> Result:
     return Result(numbers, samples=params.replicates * n, dtype=settings["dtype"], **_work(params, size))
 
 
-def judge_curve(settings: Mapping[str, Any], numbers: Mapping[str, Mapping[str, Any]]) -> list[Any]:
-    """The lab's own claim at these sizes, and where the curve crosses one half against the threshold."""
+def judge_curve(settings: Settings, numbers: Numbers) -> list[Verdict]:
+    """Where the curve crosses one half: against the slow flow on the same data, and against the threshold.
+
+    The lab's claim on the rates themselves, at 100 dimensions, does not carry over: the curve steepens with the
+    dimension, so that a shift by the same share of n* is a larger difference in rate. The shift is judged instead.
+    """
     from theory.label_noise import recovery_threshold
 
     sizes = settings["sizes"]
-    runs = [
-        observed(
-            LAB,
-            curve_params(settings, n, settings["sparsity"]),
-            [0],
-            series={},
-            derived={key: np.array(numbers[f"n={n}"][key]) for key in ("recovered", "slow_flow_recovered")},
-        )
-        for n in sizes
-    ]
     threshold = recovery_threshold(settings["dim"], settings["sparsity"])
     rates = np.array([[*numbers[f"n={n}"]["recovered"]] for n in sizes])
     lines = np.array([[*numbers[f"n={n}"]["slow_flow_recovered"]] for n in sizes])
@@ -415,13 +410,6 @@ def judge_curve(settings: Mapping[str, Any], numbers: Mapping[str, Mapping[str, 
     limit = crossing(sizes, lines.mean(1)) / threshold
     many = rates.size
     return [
-        judged(
-            LAB,
-            "recovery_rate",
-            runs,
-            f"For {sizes[0]} to {sizes[-1]} samples in {settings['dim']} dimensions, label noise recovers the truth as "
-            "often as the slow flow does by then, within 0.12.",
-        ),
         verdict(
             "crossing",
             "Half of the instances are recovered at as many samples as the slow flow needs for half of them, within "
@@ -451,7 +439,7 @@ def crossing(sizes: Sequence[int], rates: Array) -> float:
     return float(sizes[after - 1] + (0.5 - low) / (high - low) * (sizes[after] - sizes[after - 1]))
 
 
-def draw_curve(settings: Mapping[str, Any], numbers: Mapping[str, Mapping[str, Any]]) -> Figure:
+def draw_curve(settings: Settings, numbers: Numbers) -> Figure:
     """Recovery rate against the number of samples, the slow flow dashed, the threshold upright."""
     from theory.label_noise import recovery_threshold
 
@@ -473,19 +461,19 @@ def draw_curve(settings: Mapping[str, Any], numbers: Mapping[str, Mapping[str, A
     )
 
 
-def curve_bytes(settings: Mapping[str, Any]) -> float:
+def curve_bytes(settings: Settings) -> float:
     """Data of the largest size, twelve vectors an instance; on the way the squares of the data."""
     size = 8.0 if settings["dtype"] == "float64" else 4.0
     n, d, B = max(settings["sizes"]), settings["dim"], settings["instances"]
     return size * B * (2.0 * n * d + 14.0 * d + 4.0 * n) + 16.0 * BLOCK * B + 8.0 * 4.0 * n * d
 
 
-def map_bytes(settings: Mapping[str, Any]) -> float:
+def map_bytes(settings: Settings) -> float:
     """As for the curve, at the largest number of samples of the map."""
     return curve_bytes({**settings, "sizes": settings["samples"]})
 
 
-def run_sparsity(settings: Mapping[str, Any], part: str, place: Place) -> Result:
+def run_sparsity(settings: Settings, part: str, place: Place) -> Result:
     """One row of the map: the mean final error and the share recovered at every number of samples."""
     r = int(part.removeprefix("r="))
     counts, rows = {"flops": 0.0, "bytes": 0.0, "working_set": 0.0}, []
@@ -506,7 +494,7 @@ def run_sparsity(settings: Mapping[str, Any], part: str, place: Place) -> Result
     return Result(numbers, samples=samples, dtype=settings["dtype"], **counts)
 
 
-def judge_map(settings: Mapping[str, Any], numbers: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+def judge_map(settings: Settings, numbers: Numbers) -> list[Verdict]:
     """Cells well below the threshold are not recovered, cells well above are."""
     from theory.label_noise import recovery_threshold
 
@@ -530,7 +518,7 @@ def judge_map(settings: Mapping[str, Any], numbers: Mapping[str, Mapping[str, An
     ]
 
 
-def draw_map(settings: Mapping[str, Any], numbers: Mapping[str, Mapping[str, Any]]) -> Figure:
+def draw_map(settings: Settings, numbers: Numbers) -> Figure:
     """Mean final error against n over n*, one line a sparsity: they should fall together."""
     from theory.label_noise import recovery_threshold
 

@@ -48,7 +48,7 @@ def test_a_report_says_what_it_rests_on(lab, tiny, reported, tmp_path):
     assert row["seconds"] > 0 and reported["peak_bytes"] > row["needed_bytes"] > 0
     assert row["limits"]["bandwidth"] > 1e8 and row["limits"]["matmul_rate"]["float32"] > 1e8
     assert 0 < row["limits"]["fraction"] < 1.5
-    assert {"recovery_rate", "crossing", "threshold"} == {found["id"] for found in row["verdicts"]}
+    assert {"crossing", "threshold"} == {found["id"] for found in row["verdicts"]}
     assert len(row["parts"]["n=8"]["errors"]) == 3
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")], "the checkpoint is gone"
 
@@ -93,7 +93,7 @@ def test_the_ledger_reads_the_newest(lab, reported, tmp_path, monkeypatch):
     monkeypatch.setattr(confirmations, "FOLDER", tmp_path)
     monkeypatch.setattr(confirmations.reports, "__defaults__", (None, tmp_path))
     rows = ledger.confirmed(lab.id)
-    assert [row["id"] for row in rows] == ["recovery_rate", "crossing", "threshold"]
+    assert [row["id"] for row in rows] == ["crossing", "threshold"]
     assert all(row["scale"] == "small" and row["device"].startswith("cpu: ") and row["date"] for row in rows)
     assert {"predicted", "measured", "verdict", "reason"} <= rows[0].keys()
 
@@ -214,10 +214,10 @@ def test_a_lab_without_a_full_scale_is_refused_by_name(monkeypatch, capsys):
 
 
 def test_a_claim_that_does_not_hold_fails_the_command(lab, tiny, tmp_path, capsys):
-    """In so few dimensions the threshold is not sharp."""
+    """Three instances are too few to decide."""
     code = cli.main(["confirm", lab.id, "--out", str(tmp_path)])
     captured = capsys.readouterr()
-    assert code == 1 and "threshold: fails" in captured.err and "recovery_rate" in captured.out
+    assert code == 1 and "label_noise/recovery_curve/crossing: " in captured.err and "crossing" in captured.out
 
 
 # -- figures -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,85 @@
+"""Training a default run with torch on the processor beside the kernels, in the same process, in turns.
+
+    python -m benchmarks.full_scale
+
+Both train the same four replicates from the same streams; theory is left out. One thread each: torch has one by law,
+and the kernels are given one. The kernels on every core, one replicate a thread, are shown beside. Ratios are medians
+over rounds of the ratio within a round.
+"""
+
+import sys
+from statistics import median
+from time import perf_counter
+
+from sims.engine import RunMonitor, all_labs
+from sims.engine.backends import full_scale, has_full_scale
+from sims.engine.execute import shared_pool
+from sims.engine.provenance import cores, single_threaded_blas
+
+ROUNDS = 7
+GOALS = {"xor_grokking": 3.0}  # times as long as the kernels, at most
+STEPS = {"label_noise": 2000}  # of its hundred thousand
+
+
+def contenders(lab):
+    """Three ways to simulate the default run: name -> function of a fresh monitor."""
+    params = lab.params.make()
+    if lab.id in STEPS:
+        params = params.replace(steps=STEPS[lab.id])
+    numbers = range(params.replicates)
+    batch = full_scale(lab).simulate_batch
+    single_threaded_blas()
+
+    def kernels():
+        monitor = RunMonitor.allocate(lab, params)
+        for r in numbers:
+            lab.simulate(params, r, monitor.of(r))
+
+    def spread():
+        monitor = RunMonitor.allocate(lab, params)
+        list(shared_pool().map(lambda r: lab.simulate(params, r, monitor.of(r)), numbers))
+
+    def torch(dtype):
+        return lambda: batch(params, numbers, RunMonitor.allocate(lab, params), "cpu", dtype)
+
+    return {
+        "numba, one thread": kernels,
+        f"numba, {cores()} threads": spread,
+        "torch float64, one thread": torch("float64"),
+        "torch float32, one thread": torch("float32"),
+    }
+
+
+def measured(lab):
+    """Seconds of each contender, a list over rounds; the first round, untimed, warms up."""
+    taken = {name: [] for name in contenders(lab)}
+    for round_ in range(ROUNDS + 1):
+        for name, run in contenders(lab).items():
+            start = perf_counter()
+            run()
+            if round_:
+                taken[name].append(perf_counter() - start)
+    return taken
+
+
+def main():
+    """Print a row for each lab with a full scale; returns whether every goal was met."""
+    goals = []
+    for lab in all_labs():
+        if not has_full_scale(lab):
+            continue
+        taken = measured(lab)
+        base = taken["numba, one thread"]
+        print(f"{lab.id}: the default run without its theory, median of {ROUNDS} rounds")
+        for name, seconds in taken.items():
+            ratio = median(one / numba for one, numba in zip(seconds, base, strict=True))
+            words = ""
+            if lab.id in GOALS and name == "torch float64, one thread":
+                goals.append(ratio <= GOALS[lab.id])
+                words = f"  goal at most {GOALS[lab.id]:g}x: {'met' if goals[-1] else 'MISSED'}"
+            print(f"  {name:<26} {1e3 * median(seconds):8.0f} ms  {ratio:6.2f}x{words}")
+    return all(goals)
+
+
+if __name__ == "__main__":
+    sys.exit(0 if main() else 1)
