@@ -505,6 +505,16 @@ PRESETS = (
         beside={"colour swapped 0.02": {"colour_swap": 0.02}},
     ),
     Preset(
+        id="too_large",
+        title="Too large a step",
+        notice="Steps beyond a third of the number of nodes overshoot: the loss never settles, and the flow that theory "
+        "describes is left.",
+        label="rate 50",
+        params={"training": "gradient_flow", "init_scale": 0.01, "learning_rate": 50.0, "steps": 200},
+        beside={"rate 30": {"learning_rate": 30.0}},
+        expect={"flow_in_closed_form": "outside", "power_iteration": "outside", "angle_bound": "outside"},
+    ),
+    Preset(
         id="network",
         title="A network",
         notice="A small ReLU network that sees only sign vectors finds the same six eigenvectors as the table, and "
