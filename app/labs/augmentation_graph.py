@@ -204,7 +204,7 @@ def eigenvalues(view: View) -> Picture:
     ]
     data: dict[str, Any] = {"values": table, "cut": cut}
     if len(known):
-        tick = alt.Chart(alt.NamedData("theory")).mark_tick(color="$text", size=16, thickness=2.2, orient="horizontal")
+        tick = alt.Chart(alt.NamedData("theory")).mark_tick(color="$text", size=12, thickness=2.2, orient="horizontal")
         layers.insert(2, tick.encode(x, y))
         data["theory"] = ticks
     gap = values[k - 1] - (values[k] if k < count else 0.0)
@@ -294,9 +294,9 @@ def probe_errors(view: View) -> Picture:
         f"{_number(100 * wrong[k - 1])} % of the nodes. {_said_of_bound(at, guess['mse'])} Guessing has a squared "
         f"error of {guess['mse']:.3g}.",
         data={"errors": errors, "bound": bounds, "chalk": chalk, "cut": cut, **tables},
-        note=f"Mean over {run.trace.replicates} random bases of equal eigenvalues. "
+        note=f"Mean over random bases of equal eigenvalues, one a replicate ({run.trace.replicates}). "
         + (f"No ticks: {silent}. " if silent else "Ticks: the squared error in closed form. ")
-        + "Dashed: the bound on the squared error and, thin, twice it, the bound on the argmax; grey in the hatched "
+        + "Dashed: the bound on the squared error and, above, twice that, the bound on the argmax; grey in the hatched "
         "zone, where they promise no more than a probe that knows nothing but how common the classes are. No theorem "
         "gives the argmax a cliff: it is often right before the squared error is small.",
     )
@@ -384,7 +384,7 @@ def _error_layers(
             x, y, colour, alt.Shape("kind:N", sort=kinds, scale=shapes, legend=legend)
         ),
         alt.Chart(alt.NamedData("chalk"))
-        .mark_tick(color="$text", size=16, thickness=2.2, orient="horizontal", clip=True)
+        .mark_tick(color="$text", size=12, thickness=2.2, orient="horizontal", clip=True)
         .encode(x, y),
         alt.Chart(alt.NamedData("zone"))
         .mark_text(align="right", baseline="top", dx=-4, dy=4, fontSize=12, color="$text")
@@ -482,7 +482,7 @@ def leaks(view: View) -> Picture:
         data={"errors": errors, "bound": lines, "chalk": _within(chalk, -1.0, top), "here": here, **tables},
         needs=wanted,
         note="Points: the probe on the eigenvectors. Small ticks: the closed form. Dashed: the bound on the squared "
-        "error and, thin, on the argmax, grey where they say nothing.",
+        "error and, above, on the argmax, grey where they say nothing.",
     )
 
 
@@ -516,7 +516,7 @@ def masses(view: View) -> Picture:
         curves,
         id="masses",
         title=f"Modes switch on: {view.focus_label}",
-        y_title="mass of an eigenvalue, per copy kept",
+        y_title="mass, per copy kept",
         note=_mass_note(params),
     )
     times = {i: run.prediction.prediction[f"half_time_{i}"] for i in shown}
@@ -560,7 +560,7 @@ def _distinct(values: Array) -> tuple[Array, NDArray[np.int64]]:
 
 
 def _level_words(value: float, copies: int) -> str:
-    return f"λ = {value:.4g}" + (f" ({copies} copies)" if copies > 1 else "")
+    return f"λ = {value:.4g}" + (f" ×{copies}" if copies > 1 else "")
 
 
 def angle(view: View) -> Picture:

@@ -173,7 +173,7 @@ class AugmentationGraphParams(Params):
         le=1e4,
         symbol=r"\eta",
         scale="log",
-        live=(0.01, 40.0),
+        live=(0.001, 50.0),
         only_if={"training": TRAINED},
         help="Step size: of the table, so that a step advances time by it over the number of nodes; of Adam for the "
         "network.",
@@ -505,6 +505,16 @@ PRESETS = (
         beside={"colour swapped 0.02": {"colour_swap": 0.02}},
     ),
     Preset(
+        id="too_large",
+        title="Too large a step",
+        notice="Steps beyond a third of the number of nodes overshoot: the loss never settles, and the flow that theory "
+        "describes is left.",
+        label="rate 50",
+        params={"training": "gradient_flow", "init_scale": 0.01, "learning_rate": 50.0, "steps": 200},
+        beside={"rate 30": {"learning_rate": 30.0}},
+        expect={"flow_in_closed_form": "outside", "power_iteration": "outside", "angle_bound": "outside"},
+    ),
+    Preset(
         id="network",
         title="A network",
         notice="A small ReLU network that sees only sign vectors finds the same six eigenvectors as the table, and "
@@ -549,7 +559,7 @@ LAB = Lab(
         "loss": Quantity("population loss", "L"),
         "probe_mse": Quantity("mean squared error of the probe", r"\mathrm{mse}_k"),
         "probe_error": Quantity("nodes that the probe gets wrong"),
-        "subspace_tan": Quantity("tangent of the angle to the top eigenspace", r"\tan\Theta_k", scale="log"),
+        "subspace_tan": Quantity("tangent to the top eigenspace", r"\tan\Theta_k", scale="log"),
         "time": Quantity("time of gradient flow", "t"),
         **{f"mode_mass_{i}": Quantity(f"mass of eigenvalue {i}", f"m_{i}") for i in range(1, LEVELS + 1)},
     },
