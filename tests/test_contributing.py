@@ -117,3 +117,8 @@ def test_the_lints_its_own_tests_its_activity_and_its_golden_numbers_pass(tree):
 def test_it_keeps_the_contracts_of_all_labs_and_its_theory_is_typed(tree):
     assert passed(tree, "tests/test_contracts.py", "-k", LAB) > 20
     tree("-m", "mypy", "--cache-dir", os.devnull, f"theory/{LAB}.py")
+
+
+@pytest.mark.slow
+def test_its_full_scale_repeats_the_kernel_and_holds(tree):
+    assert passed(tree, "tests/test_full_scale.py", "-k", LAB) >= 10

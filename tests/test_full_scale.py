@@ -153,23 +153,24 @@ def test_a_confirmation_shrunk_to_a_processor_holds(lab, one, tmp_path, monkeypa
     report = confirmations.confirm(lab, "small", "cpu", tmp_path)
     (row,) = report["experiments"]
     assert {found["id"]: found["verdict"] for found in row["verdicts"]} == {f["id"]: "holds" for f in row["verdicts"]}
-    stored = confirmations.newest(lab.id)
-    same = next(other for other in stored["experiments"] if other["id"] == one.id)
-    assert same["settings"] == row["settings"], "the stored report is of these settings"
+    assert row["samples"] > 0 and (tmp_path / f"{lab.id}-small-cpu-{one.id}.svg").is_file()
 
 
 def test_a_claim_that_is_false_does_not_hold():
     """The judges can fail: curves, identities and rates that are off are told apart from those that are not."""
+    looked_at = 0
     for lab in LABS:
-        report = confirmations.newest(lab.id)
+        report = confirmations.newest(lab.id) or {"experiments": []}
+        rows = {row["id"]: row for row in report["experiments"]}
         for one in full_scale(lab).CONFIRMATIONS:
-            stored = next((row for row in report["experiments"] if row["id"] == one.id), None)
-            if stored is None or dict(stored["settings"]) != dict(one.settings):
+            if one.id not in rows or rows[one.id]["settings"] != dict(one.settings):
                 continue
-            judged = one.judge(one.settings, stored["parts"])
-            assert all(found.verdict == "holds" for found in judged)
-            wrong = one.judge(one.settings, {part: spoilt(content) for part, content in stored["parts"].items()})
+            looked_at += 1
+            parts = rows[one.id]["parts"]
+            assert all(found.verdict == "holds" for found in one.judge(one.settings, parts))
+            wrong = one.judge(one.settings, {part: spoilt(content) for part, content in parts.items()})
             assert any(found.verdict != "holds" for found in wrong), one.id
+    assert looked_at >= 4, "the stored reports are of the present settings"
 
 
 def spoilt(content):

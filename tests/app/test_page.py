@@ -20,7 +20,7 @@ from app.frame.share import address as address_of
 from app.frame.share import qr_code
 from app.frame.state import VIEW_KEYS, encode, of_preset
 from app.server import SCRIPT
-from sims.engine import all_labs, execute, get_lab
+from sims.engine import all_labs, confirmations, execute, get_lab
 from sims.engine.keys import run_key
 from sims.engine.store import Store
 from sims.engine.warm import warm
@@ -402,6 +402,16 @@ def test_the_race_of_the_xor_page_is_run_when_asked_for(monkeypatch):
 
 
 # -- what can go wrong ------------------------------------------------------------------------------------------
+
+
+def test_the_newest_confirmation_is_one_line_below_the_pictures(monkeypatch):
+    report = confirmations.newest(LAB.id)
+    said = confirmations.sentence(report)
+    assert report["device_name"] in said and report["created"][:10] in said
+    captions = [one.value.replace("\\", "") for one in opened(**SMALL).caption]
+    assert captions.count(said) == 1
+    monkeypatch.setattr(confirmations, "newest", lambda lab_id: None)
+    assert not any("confirmation" in one.value for one in opened(**SMALL).caption)
 
 
 def test_a_garbled_address_says_what_was_ignored_and_works():
