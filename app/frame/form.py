@@ -46,7 +46,9 @@ def label_of(field: Field) -> str:
 def _widget(params: Params, name: str, key: str, exact: bool, on_change: OnChange) -> None:
     field = params.fields()[name]
     value: Any = getattr(params, name)
-    as_text = field.kind == "floats" or (field.kind in ("int", "float") and (exact or field.live is None))
+    values = offered(params, name) if field.scale == "log" and field.live is not None else []
+    typed = exact or field.live is None or len(values) == 1  # with one value there is nothing to slide to
+    as_text = field.kind == "floats" or (field.kind in ("int", "float") and typed)
     widget = f"{key}/{name}/{'text' if as_text else 'widget'}"
     problem = f"{key}/{name}/problem"
 
@@ -69,7 +71,6 @@ def _widget(params: Params, name: str, key: str, exact: bool, on_change: OnChang
     elif field.kind == "bool":
         st.toggle(label, key=widget, help=help_text, on_change=changed)
     elif field.scale == "log":
-        values = offered(params, name)
         st.select_slider(label, values, key=widget, help=help_text, on_change=changed, format_func=_shown)
     else:
         low, high = slider_range(field, value)
@@ -104,8 +105,7 @@ def offered(params: Params, name: str) -> list[float]:
     grid = log_grid(field, value)
     if field.kind != "int":
         return grid
-    allowed = [v for v in grid if v == value or _is_possible(params, name, v)]
-    return allowed if len(allowed) > 1 else grid
+    return [v for v in grid if v == value or _is_possible(params, name, v)]
 
 
 def _is_possible(params: Params, name: str, value: float) -> bool:
