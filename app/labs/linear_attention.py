@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.frame.page import Story
-from app.frame.pictures import PALETTE, Curve, Picture, finish, legend, overlay
+from app.frame.pictures import HIGH, LOW, PALETTE, Curve, Picture, finish, legend, overlay
 from app.frame.runs import View
 from sims.engine import Params, Run
 from sims.linear_attention.lab import Law, LinearAttentionParams
@@ -124,6 +124,8 @@ def _params(run: Run) -> LinearAttentionParams:
 
 def loss(view: View) -> Picture:
     """The loss of every run over its chalk line, with the optimum of the layer and the loss of ridge regression."""
+    if len({_params(run).teacher for run in view.runs.values()}) > 1:
+        return relative_loss(view)
     drawn = overlay(view, "loss", id="loss", title="A plateau, a drop, and a floor", y_title="loss L")
     made = view.focus.prediction.prediction
     named = (("optimal_loss", "one layer at its best"), ("bayes_loss", "ridge regression"))
@@ -138,6 +140,34 @@ def loss(view: View) -> Picture:
         note="Dotted: the least loss of the layer, and that of ridge regression, for the run in focus. Dashed: "
         "gradient flow from the same starts, or where its clock does not apply the least loss, grey until the end.",
     )
+
+
+def relative_loss(view: View) -> Picture:
+    """The loss of several teachers, each against what it costs to answer nothing."""
+    from theory.linear_attention import teacher_moments
+
+    runs = {}
+    for words, run in view.runs.items():
+        params = _params(run)
+        nothing = float(np.dot(params.law.spectrum, params.law.task)) + params.noise_var
+        if params.teacher != "linear":
+            nothing = teacher_moments(params.teacher, params.dim).P2 + params.noise_var
+        series = {**run.trace.series, "loss": run.trace.series["loss"] / nothing}
+        line = run.prediction.prediction["loss"]
+        made = {**run.prediction.prediction, "loss": None if line is None else np.asarray(line) / nothing}
+        runs[words] = replace(
+            run, trace=replace(run.trace, series=series), prediction=replace(run.prediction, prediction=made)
+        )
+    drawn = overlay(
+        replace(view, runs=runs),
+        "loss",
+        id="loss",
+        title="How linear is the question?",
+        y_title="loss, of that of answering 0",
+        note="Each loss is divided by the mean square of the labels, and is a mean over the batches since the last "
+        "point. Dashed: the least loss of the layer, grey until the end.",
+    )
+    return drawn
 
 
 def _levels(levels: Sequence[tuple[float, str]]) -> dict[str, Any]:
@@ -194,8 +224,8 @@ def matrices(view: View) -> Picture:
     count, size = len(Q), Q.shape[1]
     best = optimum(_params(run)).Q
     shown = None if best is None else best[:size, :size]
-    finite = np.abs(Q[np.isfinite(Q)])
-    largest = max(float(finite.max(initial=0.0)), 0.0 if shown is None else float(np.abs(shown).max())) or 1.0
+    ends = Q[-1] if shown is None else shown
+    largest = 1.2 * float(np.nanmax(np.abs(ends), initial=0.0)) or 1.0
     left, right = _cells(size, 0.0), _cells(size, 1.2 * size)
     frames = {
         "matrix": {
@@ -213,7 +243,12 @@ def matrices(view: View) -> Picture:
         data["names"] = {name: values[:1] for name, values in data["names"].items()}
     x = alt.X("x:Q", title=None, axis=None, scale=alt.Scale(domain=[-0.05 * size, 2.25 * size], nice=False))
     y = alt.Y("y:Q", title=None, axis=None, scale=alt.Scale(domain=[1.05 * size, -0.3 * size], nice=False))
-    hues = alt.Scale(domain=[-largest, 0, largest], range=[PALETTE[1], "$background", PALETTE[0]], interpolate="rgb")
+    hues = alt.Scale(
+        domain=[-largest, 0, largest],
+        range=[PALETTE[1], "$background", PALETTE[0]],
+        interpolate="rgb",
+        clamp=True,
+    )
     key = alt.Legend(title="entry", orient="bottom", format=".2~g", tickCount=3, gradientLength=220)
     layers = [
         alt.Chart(alt.NamedData(name))
@@ -237,7 +272,7 @@ def matrices(view: View) -> Picture:
         note="Left: what the layer applies to the sum of label times covariate, first replicate"
         + (f", the leading {size} rows and columns" if _params(run).dim > size else "")
         + (", all layers added" if _params(run).stacked else "")
-        + ". Right: the optimum in the same colours.",
+        + ". Right: the optimum in the same colours, which end a little above it.",
     )
 
 
@@ -336,7 +371,7 @@ def double_descent(view: View) -> Picture:
     sentences, peaks = [], []
     for words, run in view.runs.items():
         sizes, values = run.trace.step, run.trace.series["loss"]
-        low, median, high = (np.quantile(values, q, axis=0) for q in (0.25, 0.5, 0.75))
+        low, median, high = (np.quantile(values, q, axis=0) for q in (LOW, 0.5, HIGH))
         kept = sizes > 0
         for name, column in (("n", sizes), ("median", median), ("low", low), ("high", high)):
             table[name] += column[kept].tolist()
@@ -388,7 +423,7 @@ def double_descent(view: View) -> Picture:
             "optimum": {"median": [best]},
             "peaks": {"n": sorted(set(peaks)), "words": [f"d² = {value:g}" for value in sorted(set(peaks))]},
         },
-        note="Least squares on prompts that are added one by one: medians over replicates and bands of the quartiles. "
+        note="Least squares on prompts that are added one by one. "
         "Dashed: what infinitely many prompts teach. Dotted: as many prompts as the matrix has entries.",
     )
 
