@@ -103,7 +103,7 @@ def pictures(view: View) -> list[Picture]:
     if params.training == "finite_prompts":
         return [double_descent(view), matrices(view)]
     drawn = [loss(view), matrices(view)]
-    if any(_params(run).has_even_blocks for run in view.runs.values()):
+    if params.prior_mean == 0 and any(_params(run).has_even_blocks for run in view.runs.values()):
         drawn.append(harmful(view))
     if any(_params(run).stacked for run in view.runs.values()):
         drawn.append(layer_steps(view))
@@ -128,7 +128,8 @@ def loss(view: View) -> Picture:
         return relative_loss(view)
     drawn = overlay(view, "loss", id="loss", title="A plateau, a drop, and a floor", y_title="loss L")
     made = view.focus.prediction.prediction
-    named = (("optimal_loss", "one layer at its best"), ("bayes_loss", "ridge regression"))
+    best = "these layers at their best" if _params(view.focus).stacked else "one layer at its best"
+    named = (("optimal_loss", best), ("bayes_loss", "ridge regression"))
     levels = [(float(value), words) for name, words in named if (value := made[name]) is not None]
     spec = _with_levels(drawn, levels)
     said = " ".join(f"{words[0].upper()}{words[1:]}: {value:.4g}." for value, words in levels)
@@ -188,22 +189,21 @@ def _with_levels(drawn: Picture, levels: Sequence[tuple[float, str]]) -> dict[st
     spec["layer"] = [_rescaled(layer, domain) for layer in spec["layer"]]
     y = {"field": "level", "type": "quantitative", "scale": {**scale, "domain": domain}}
     line = {"type": "rule", "color": "$muted", "strokeDash": [1, 3], "strokeWidth": 1.6}
-    words = {
-        "type": "text",
-        "align": "left",
-        "baseline": "bottom",
-        "dx": 4,
-        "dy": -2,
-        "fontSize": 12,
-        "color": "$muted",
-    }
+    words = {"type": "text", "align": "left", "dx": 4, "fontSize": 12, "color": "$muted"}
+    close = len(levels) > 1 and abs(levels[0][0] - levels[1][0]) < 0.08 * (domain[1] - domain[0])
+    below = f"datum.level < {max(inside)!r}" if close else "false"
+    places = [{**words, "baseline": "bottom", "dy": -2}, {**words, "baseline": "top", "dy": 3}]
     spec["layer"] += [
         {"data": {"name": "levels"}, "mark": line, "encoding": {"y": y}},
-        {
-            "data": {"name": "levels"},
-            "mark": words,
-            "encoding": {"y": y, "x": {"value": 0}, "text": {"field": "words", "type": "nominal"}},
-        },
+        *(
+            {
+                "data": {"name": "levels"},
+                "transform": [{"filter": test}],
+                "mark": mark,
+                "encoding": {"y": y, "x": {"value": 0}, "text": {"field": "words", "type": "nominal"}},
+            }
+            for mark, test in zip(places, (f"!({below})", below), strict=True)
+        ),
     ]
     return spec
 
@@ -226,6 +226,7 @@ def matrices(view: View) -> Picture:
     shown = None if best is None else best[:size, :size]
     ends = Q[-1] if shown is None else shown
     largest = 1.2 * float(np.nanmax(np.abs(ends), initial=0.0)) or 1.0
+    tick = float(f"{0.7 * largest:.1g}")
     left, right = _cells(size, 0.0), _cells(size, 1.2 * size)
     frames = {
         "matrix": {
@@ -249,7 +250,7 @@ def matrices(view: View) -> Picture:
         interpolate="rgb",
         clamp=True,
     )
-    key = alt.Legend(title="entry", orient="bottom", format=".2~g", tickCount=3, gradientLength=220)
+    key = alt.Legend(title="entry", orient="bottom", format="~g", values=[-tick, 0, tick], gradientLength=220)
     layers = [
         alt.Chart(alt.NamedData(name))
         .mark_rect(stroke="$grid", strokeWidth=1)
@@ -272,7 +273,7 @@ def matrices(view: View) -> Picture:
         note="Left: what the layer applies to the sum of label times covariate, first replicate"
         + (f", the leading {size} rows and columns" if _params(run).dim > size else "")
         + (", all layers added" if _params(run).stacked else "")
-        + ". Right: the optimum in the same colours, which end a little above it.",
+        + (". Right: the optimum in the same colours, which end a little above it." if shown is not None else "."),
     )
 
 
@@ -342,7 +343,10 @@ def layer_steps(view: View) -> Picture:
     )
     y = alt.Y("step:Q", title="step of the layer", scale=alt.Scale(domain=[0, 1.15 * most], nice=False))
     hue = alt.Color(
-        "run:N", sort=names, scale=alt.Scale(domain=names, range=list(PALETTE[: len(names)])), legend=legend(names)
+        "run:N",
+        sort=names,
+        scale=alt.Scale(domain=names, range=list(PALETTE[: len(names)])),
+        legend=alt.Legend(title=None, orient="top", columns=2),
     )
     layers = [
         alt.Chart(alt.NamedData("theory")).mark_line(**_CHALK).encode(x, y, alt.Detail("run:N")),

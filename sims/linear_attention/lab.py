@@ -625,7 +625,7 @@ PRESETS = (
         title="More layers",
         notice="Two layers make two steps, three make three, and each lands on a line of its own, closer to ridge.",
         label="two layers",
-        params={**_ADAM, "layers": 2, "steps": 2500, "replicates": 1},  # type: ignore[dict-item]
+        params={**_ADAM, "learning_rate": 0.01, "init_scale": 0.01, "layers": 2, "steps": 2500, "replicates": 1},  # type: ignore[dict-item]
         beside={"one layer": {"layers": 1}, "three layers": {"layers": 3}},
     ),
     Preset(
@@ -651,9 +651,9 @@ PRESETS = (
         title="Tasks with a mean",
         notice="Where tasks scatter about a known vector the useful blocks alone cannot use it; with the direct "
         "connection the layer starts its step from there.",
-        label="useful blocks alone",
+        label="useful blocks",
         params={**_ADAM, "prior_mean": 2.0, "steps": 2000, "replicates": 2},  # type: ignore[dict-item]
-        beside={"all blocks and the direct connection": {"model": "full", "skip": True}},
+        beside={"with the direct connection": {"model": "full", "skip": True}},
         expect={"zero_is_a_good_start": "fails"},
     ),
     Preset(
