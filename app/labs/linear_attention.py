@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.frame.page import Story
-from app.frame.pictures import PALETTE, Curve, Picture, finish, legend, overlay
+from app.frame.pictures import HIGH, LOW, PALETTE, Curve, Picture, finish, legend, overlay
 from app.frame.runs import View
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
@@ -106,7 +106,7 @@ def pictures(view: View) -> list[Picture]:
     if params.training == "finite_prompts":
         return [double_descent(view), matrices(view)]
     drawn = [loss(view), matrices(view)]
-    if any(_params(run).has_even_blocks for run in view.runs.values()):
+    if params.prior_mean == 0 and any(_params(run).has_even_blocks for run in view.runs.values()):
         drawn.append(harmful(view))
     if any(_params(run).stacked for run in view.runs.values()):
         drawn.append(layer_steps(view))
@@ -127,9 +127,12 @@ def _params(run: Run) -> LinearAttentionParams:
 
 def loss(view: View) -> Picture:
     """The loss of every run over its chalk line, with the optimum of the layer and the loss of ridge regression."""
+    if len({_params(run).teacher for run in view.runs.values()}) > 1:
+        return relative_loss(view)
     drawn = overlay(view, "loss", id="loss", title="A plateau, a drop, and a floor", y_title="loss L")
     made = view.focus.prediction.prediction
-    named = (("optimal_loss", "one layer at its best"), ("bayes_loss", "ridge regression"))
+    best = "these layers at their best" if _params(view.focus).stacked else "one layer at its best"
+    named = (("optimal_loss", best), ("bayes_loss", "ridge regression"))
     levels = [(float(value), words) for name, words in named if (value := made[name]) is not None]
     spec = _with_levels(drawn, levels)
     said = " ".join(f"{words[0].upper()}{words[1:]}: {value:.4g}." for value, words in levels)
@@ -141,6 +144,34 @@ def loss(view: View) -> Picture:
         note="Dotted: the least loss of the layer, and that of ridge regression, for the run in focus. Dashed: "
         "gradient flow from the same starts, or where its clock does not apply the least loss, grey until the end.",
     )
+
+
+def relative_loss(view: View) -> Picture:
+    """The loss of several teachers, each against what it costs to answer nothing."""
+    from theory.linear_attention import teacher_moments
+
+    runs = {}
+    for words, run in view.runs.items():
+        params = _params(run)
+        nothing = float(np.dot(params.law.spectrum, params.law.task)) + params.noise_var
+        if params.teacher != "linear":
+            nothing = teacher_moments(params.teacher, params.dim).P2 + params.noise_var
+        series = {**run.trace.series, "loss": run.trace.series["loss"] / nothing}
+        line = run.prediction.prediction["loss"]
+        made = {**run.prediction.prediction, "loss": None if line is None else np.asarray(line) / nothing}
+        runs[words] = replace(
+            run, trace=replace(run.trace, series=series), prediction=replace(run.prediction, prediction=made)
+        )
+    drawn = overlay(
+        replace(view, runs=runs),
+        "loss",
+        id="loss",
+        title="How linear is the question?",
+        y_title="loss, of that of answering 0",
+        note="Each loss is divided by the mean square of the labels, and is a mean over the batches since the last "
+        "point. Dashed: the least loss of the layer, grey until the end.",
+    )
+    return drawn
 
 
 def _levels(levels: Sequence[tuple[float, str]]) -> dict[str, Any]:
@@ -161,22 +192,21 @@ def _with_levels(drawn: Picture, levels: Sequence[tuple[float, str]]) -> dict[st
     spec["layer"] = [_rescaled(layer, domain) for layer in spec["layer"]]
     y = {"field": "level", "type": "quantitative", "scale": {**scale, "domain": domain}}
     line = {"type": "rule", "color": "$muted", "strokeDash": [1, 3], "strokeWidth": 1.6}
-    words = {
-        "type": "text",
-        "align": "left",
-        "baseline": "bottom",
-        "dx": 4,
-        "dy": -2,
-        "fontSize": 12,
-        "color": "$muted",
-    }
+    words = {"type": "text", "align": "left", "dx": 4, "fontSize": 12, "color": "$muted"}
+    close = len(levels) > 1 and abs(levels[0][0] - levels[1][0]) < 0.08 * (domain[1] - domain[0])
+    below = f"datum.level < {max(inside)!r}" if close else "false"
+    places = [{**words, "baseline": "bottom", "dy": -2}, {**words, "baseline": "top", "dy": 3}]
     spec["layer"] += [
         {"data": {"name": "levels"}, "mark": line, "encoding": {"y": y}},
-        {
-            "data": {"name": "levels"},
-            "mark": words,
-            "encoding": {"y": y, "x": {"value": 0}, "text": {"field": "words", "type": "nominal"}},
-        },
+        *(
+            {
+                "data": {"name": "levels"},
+                "transform": [{"filter": test}],
+                "mark": mark,
+                "encoding": {"y": y, "x": {"value": 0}, "text": {"field": "words", "type": "nominal"}},
+            }
+            for mark, test in zip(places, (f"!({below})", below), strict=True)
+        ),
     ]
     return spec
 
@@ -197,8 +227,9 @@ def matrices(view: View) -> Picture:
     count, size = len(Q), Q.shape[1]
     best = optimum(_params(run)).Q
     shown = None if best is None else best[:size, :size]
-    finite = np.abs(Q[np.isfinite(Q)])
-    largest = max(float(finite.max(initial=0.0)), 0.0 if shown is None else float(np.abs(shown).max())) or 1.0
+    ends = Q[-1] if shown is None else shown
+    largest = 1.2 * float(np.nanmax(np.abs(ends), initial=0.0)) or 1.0
+    tick = float(f"{0.7 * largest:.1g}")
     left, right = _cells(size, 0.0), _cells(size, 1.2 * size)
     frames = {
         "matrix": {
@@ -216,8 +247,13 @@ def matrices(view: View) -> Picture:
         data["names"] = {name: values[:1] for name, values in data["names"].items()}
     x = alt.X("x:Q", title=None, axis=None, scale=alt.Scale(domain=[-0.05 * size, 2.25 * size], nice=False))
     y = alt.Y("y:Q", title=None, axis=None, scale=alt.Scale(domain=[1.05 * size, -0.3 * size], nice=False))
-    hues = alt.Scale(domain=[-largest, 0, largest], range=[PALETTE[1], "$background", PALETTE[0]], interpolate="rgb")
-    key = alt.Legend(title="entry", orient="bottom", format=".2~g", tickCount=3, gradientLength=220)
+    hues = alt.Scale(
+        domain=[-largest, 0, largest],
+        range=[PALETTE[1], "$background", PALETTE[0]],
+        interpolate="rgb",
+        clamp=True,
+    )
+    key = alt.Legend(title="entry", orient="bottom", format="~g", values=[-tick, 0, tick], gradientLength=220)
     layers = [
         alt.Chart(alt.NamedData(name))
         .mark_rect(stroke="$grid", strokeWidth=1)
@@ -240,7 +276,7 @@ def matrices(view: View) -> Picture:
         note="Left: what the layer applies to the sum of label times covariate, first replicate"
         + (f", the leading {size} rows and columns" if _params(run).dim > size else "")
         + (", all layers added" if _params(run).stacked else "")
-        + ". Right: the optimum in the same colours.",
+        + (". Right: the optimum in the same colours, which end a little above it." if shown is not None else "."),
     )
 
 
@@ -310,7 +346,10 @@ def layer_steps(view: View) -> Picture:
     )
     y = alt.Y("step:Q", title="step of the layer", scale=alt.Scale(domain=[0, 1.15 * most], nice=False))
     hue = alt.Color(
-        "run:N", sort=names, scale=alt.Scale(domain=names, range=list(PALETTE[: len(names)])), legend=legend(names)
+        "run:N",
+        sort=names,
+        scale=alt.Scale(domain=names, range=list(PALETTE[: len(names)])),
+        legend=alt.Legend(title=None, orient="top", columns=2),
     )
     layers = [
         alt.Chart(alt.NamedData("theory")).mark_line(**_CHALK).encode(x, y, alt.Detail("run:N")),
@@ -339,7 +378,7 @@ def double_descent(view: View) -> Picture:
     sentences, peaks = [], []
     for words, run in view.runs.items():
         sizes, values = run.trace.step, run.trace.series["loss"]
-        low, median, high = (np.quantile(values, q, axis=0) for q in (0.25, 0.5, 0.75))
+        low, median, high = (np.quantile(values, q, axis=0) for q in (LOW, 0.5, HIGH))
         kept = sizes > 0
         for name, column in (("n", sizes), ("median", median), ("low", low), ("high", high)):
             table[name] += column[kept].tolist()
@@ -391,7 +430,7 @@ def double_descent(view: View) -> Picture:
             "optimum": {"median": [best]},
             "peaks": {"n": sorted(set(peaks)), "words": [f"d² = {value:g}" for value in sorted(set(peaks))]},
         },
-        note="Least squares on prompts that are added one by one: medians over replicates and bands of the quartiles. "
+        note="Least squares on prompts that are added one by one. "
         "Dashed: what infinitely many prompts teach. Dotted: as many prompts as the matrix has entries.",
     )
 

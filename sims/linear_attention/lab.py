@@ -369,11 +369,14 @@ class Law(NamedTuple):
 
 
 def recorded_steps(params: LinearAttentionParams) -> NDArray[np.int64]:
-    """Evenly on a linear and on a log axis; for a growing training set every small size, and all near dim^2."""
+    """Evenly on a linear and on a log axis; for a growing training set every small size, and all near dim^2.
+
+    Where the loss is that of batches it is recorded rarely, so that each record is the mean of many.
+    """
     import numpy as np
 
     if params.training != "finite_prompts":
-        return spread_steps(params.steps, linear=180, logarithmic=200)
+        return spread_steps(params.steps, *((180, 200) if params.population else (50, 25)))
     most, square = params.n_prompts, params.dim**2
     sizes = {*range(DENSE_UP_TO + 1), *range(square - 8, square + 9), most}
     sizes |= {round(x) for x in np.geomspace(1, most, 150)}
@@ -453,7 +456,7 @@ def _draws(params: LinearAttentionParams, n: int, even: bool) -> tuple[str, floa
     if not params.moments_known:
         width = params.teacher_width if params.teacher == "network" else 1
         gram = (n + 1.0) * d * d if params.stacked else 0.0
-        return "explicit", 2.0 * ((n + 1.0) * (d * (3.0 + width) + 5.0) + width * d + 2.0 * d * d + gram + layers)
+        return "explicit", 2.0 * ((n + 1.0) * (d * (3.7 + 0.3 * width) + 5.0) + width * d + 2.0 * d * d + gram + layers)
     if params.stacked:
         return "stack", 10.0 * (d**3 / 3.0 + layers + 20.0 * d)
     if even:
@@ -622,7 +625,7 @@ PRESETS = (
         title="More layers",
         notice="Two layers make two steps, three make three, and each lands on a line of its own, closer to ridge.",
         label="two layers",
-        params={**_ADAM, "layers": 2, "steps": 2500, "replicates": 1},  # type: ignore[dict-item]
+        params={**_ADAM, "learning_rate": 0.01, "init_scale": 0.01, "layers": 2, "steps": 2500, "replicates": 1},  # type: ignore[dict-item]
         beside={"one layer": {"layers": 1}, "three layers": {"layers": 3}},
     ),
     Preset(
@@ -648,9 +651,9 @@ PRESETS = (
         title="Tasks with a mean",
         notice="Where tasks scatter about a known vector the useful blocks alone cannot use it; with the direct "
         "connection the layer starts its step from there.",
-        label="useful blocks alone",
+        label="useful blocks",
         params={**_ADAM, "prior_mean": 2.0, "steps": 2000, "replicates": 2},  # type: ignore[dict-item]
-        beside={"all blocks and the direct connection": {"model": "full", "skip": True}},
+        beside={"with the direct connection": {"model": "full", "skip": True}},
         expect={"zero_is_a_good_start": "fails"},
     ),
     Preset(
