@@ -507,8 +507,8 @@ PRESETS = (
     Preset(
         id="too_large",
         title="Too large a step",
-        notice="Steps beyond a third of the number of nodes overshoot: the loss never settles, and the flow that theory "
-        "describes is left.",
+        notice="Steps beyond a third of the number of nodes overshoot: the loss never settles, and the flow that "
+        "theory describes is left.",
         label="rate 50",
         params={"training": "gradient_flow", "init_scale": 0.01, "learning_rate": 50.0, "steps": 200},
         beside={"rate 30": {"learning_rate": 30.0}},
