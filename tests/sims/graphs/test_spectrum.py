@@ -108,6 +108,7 @@ def naive(apply, nodes, count, seed, **more):
     return values[order], vectors[:, order]
 
 
+@pytest.mark.slow
 def test_a_naive_solver_loses_copies_on_the_cube_and_the_check_says_so():
     """d = 12, all flip probabilities 0.1, k = 13, tol = 0: the thirteenth value comes out as .4096, not .64."""
     _, apply, exact = cube_of_twelve()
