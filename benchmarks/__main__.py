@@ -1,4 +1,4 @@
-"""`make bench`: each lab's kernels beside their rivals and beside torch, then what a user waits for, each against its goal."""
+"""`make bench`: the kernels of each lab beside their rivals, then beside torch, then what a user waits for."""
 
 import importlib
 import sys
