@@ -415,8 +415,8 @@ def judge_curve(settings: Settings, numbers: Numbers) -> list[Verdict]:
     se = float(np.std(rates[worst] - lines[worst], ddof=1)) / math.sqrt(rates.shape[1])
     beside = (
         f"In units of the threshold. The rates themselves differ most at n = {sizes[worst]}: "
-        f"{np.mean(rates[worst]):.3g} recovered, {np.mean(lines[worst]):.3g} by the slow flow, a difference of {apart[worst]:.2g} with a standard "
-        f"error of {se:.2g}."
+        f"{np.mean(rates[worst]):.3g} recovered, {np.mean(lines[worst]):.3g} by the slow flow, "
+        f"a difference of {apart[worst]:.2g} with a standard error of {se:.2g}."
     )
     return [
         verdict(
