@@ -346,7 +346,8 @@ def _offer(lab: Lab, picture: Picture, missing: list[Params]) -> None:
         st.session_state[waiting] = True
 
     expected = describe_seconds(cost(lab, missing))
-    words = f"{picture.title} Compute its {len(missing)} runs (about {expected})"
+    named = picture.title if picture.title[-1] in "?!." else f"{picture.title}:"
+    words = f"{named} compute its {len(missing)} runs (about {expected})"
     st.button(words, key=f"offer/{picture.id}", on_click=start, icon=":material/play_arrow:")
     if st.session_state.pop(waiting, False):
         bar = st.progress(0.0, text="Computing")
