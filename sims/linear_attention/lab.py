@@ -593,7 +593,7 @@ PRESETS = (
             "noise_var": 0.1,
             "batch": 128,
             "steps": 800,
-            "replicates": 2,
+            "replicates": 4,
             "n_test": 30_000,
         },  # type: ignore[dict-item]
         beside={
