@@ -140,7 +140,7 @@ def loss(view: View) -> Picture:
         drawn,
         spec=spec,
         alt=f"{drawn.alt} {said}",
-        data={**drawn.data, "levels": _levels(levels)},
+        data={**drawn.data, "levels": _levels(levels, float(np.min(np.asarray(drawn.data["lines"]["x"]))))},
         note="Dotted: the least loss of the layer, and that of ridge regression, for the run in focus. Dashed: "
         "gradient flow from the same starts, or where its clock does not apply the least loss, grey until the end.",
     )
@@ -174,8 +174,10 @@ def relative_loss(view: View) -> Picture:
     return drawn
 
 
-def _levels(levels: Sequence[tuple[float, str]]) -> dict[str, Any]:
+def _levels(levels: Sequence[tuple[float, str]], left: float) -> dict[str, Any]:
+    """Horizontal lines and their names, which begin at `left`."""
     return {
+        "x": np.full(len(levels), left),
         "level": np.array([value for value, _ in levels]),
         "words": np.array([words for _, words in levels], dtype=object),
     }
@@ -191,6 +193,7 @@ def _with_levels(drawn: Picture, levels: Sequence[tuple[float, str]]) -> dict[st
     domain = [min(low, min(inside) - room), max(high, max(inside) + room)]
     spec["layer"] = [_rescaled(layer, domain) for layer in spec["layer"]]
     y = {"field": "level", "type": "quantitative", "scale": {**scale, "domain": domain}}
+    x = spec["layer"][1]["encoding"]["x"]
     line = {"type": "rule", "color": "$muted", "strokeDash": [1, 3], "strokeWidth": 1.6}
     words = {"type": "text", "align": "left", "dx": 4, "fontSize": 12, "color": "$muted"}
     close = len(levels) > 1 and abs(levels[0][0] - levels[1][0]) < 0.08 * (domain[1] - domain[0])
@@ -203,7 +206,7 @@ def _with_levels(drawn: Picture, levels: Sequence[tuple[float, str]]) -> dict[st
                 "data": {"name": "levels"},
                 "transform": [{"filter": test}],
                 "mark": mark,
-                "encoding": {"y": y, "x": {"value": 0}, "text": {"field": "words", "type": "nominal"}},
+                "encoding": {"y": y, "x": x, "text": {"field": "words", "type": "nominal"}},
             }
             for mark, test in zip(places, (f"!({below})", below), strict=True)
         ),

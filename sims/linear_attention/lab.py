@@ -456,7 +456,10 @@ def _draws(params: LinearAttentionParams, n: int, even: bool) -> tuple[str, floa
     if not params.moments_known:
         width = params.teacher_width if params.teacher == "network" else 1
         gram = (n + 1.0) * d * d if params.stacked else 0.0
-        return "explicit", 2.0 * ((n + 1.0) * (d * (3.7 + 0.3 * width) + 5.0) + width * d + 2.0 * d * d + gram + layers)
+        tails = 12.0 if params.covariates == "student_t" else 0.0
+        return "explicit", 2.0 * (
+            (n + 1.0) * (d * (3.7 + tails + 0.3 * width) + 5.0) + width * d + 2.0 * d * d + gram + layers
+        )
     if params.stacked:
         return "stack", 10.0 * (d**3 / 3.0 + layers + 20.0 * d)
     if even:
@@ -584,7 +587,15 @@ PRESETS = (
         notice="Whatever function gives the labels, the layer still takes one plain step; how low the loss gets says "
         "how linear the function is.",
         label="ReLU",
-        params={**_ADAM, "teacher": "relu", "noise_var": 0.1, "batch": 256, "steps": 800, "replicates": 2},  # type: ignore[dict-item]
+        params={
+            **_ADAM,
+            "teacher": "relu",
+            "noise_var": 0.1,
+            "batch": 128,
+            "steps": 800,
+            "replicates": 4,
+            "n_test": 30_000,
+        },  # type: ignore[dict-item]
         beside={
             "network of 16 ReLUs": {"teacher": "network"},
             "sign": {"teacher": "sign"},
@@ -625,7 +636,7 @@ PRESETS = (
         title="More layers",
         notice="Two layers make two steps, three make three, and each lands on a line of its own, closer to ridge.",
         label="two layers",
-        params={**_ADAM, "learning_rate": 0.01, "init_scale": 0.01, "layers": 2, "steps": 2500, "replicates": 1},  # type: ignore[dict-item]
+        params={**_ADAM, "layers": 2, "init_scale": 0.01, "batch": 256, "steps": 1500, "replicates": 1},  # type: ignore[dict-item]
         beside={"one layer": {"layers": 1}, "three layers": {"layers": 3}},
     ),
     Preset(
@@ -642,7 +653,7 @@ PRESETS = (
         notice="Signs instead of normals as covariates: the step is larger than the Gaussian formula says, and the "
         "kurtosis accounts for it.",
         label="Rademacher",
-        params={**_ADAM, "covariates": "rademacher", "batch": 256, "steps": 800, "replicates": 2},  # type: ignore[dict-item]
+        params={**_ADAM, "covariates": "rademacher", "batch": 128, "steps": 800, "replicates": 2},  # type: ignore[dict-item]
         beside={"Student t": {"covariates": "student_t"}, "uniform": {"covariates": "uniform"}},
         expect={"gaussian_step_anyway": "fails"},
     ),
@@ -652,7 +663,7 @@ PRESETS = (
         notice="Where tasks scatter about a known vector the useful blocks alone cannot use it; with the direct "
         "connection the layer starts its step from there.",
         label="useful blocks",
-        params={**_ADAM, "prior_mean": 2.0, "steps": 2000, "replicates": 2},  # type: ignore[dict-item]
+        params={**_ADAM, "prior_mean": 2.0, "batch": 256, "steps": 1000, "replicates": 2},  # type: ignore[dict-item]
         beside={"with the direct connection": {"model": "full", "skip": True}},
         expect={"zero_is_a_good_start": "fails"},
     ),
