@@ -376,7 +376,7 @@ def _error_layers(
             alt.StrokeDash("kind:N", scale=alt.Scale(domain=bounds, range=[[7, 4], [3, 4]]), legend=None),
             stroke=alt.Stroke("kind:N", scale=alt.Scale(domain=bounds, range=["$text", "$muted"]), legend=None),
             strokeWidth=alt.StrokeWidth(
-                "of:N", scale=alt.Scale(type="ordinal", domain=kinds, range=[2.2, 1.1]), legend=None
+                "of:N", sort=kinds, scale=alt.Scale(type="ordinal", domain=kinds, range=[2.2, 1.1]), legend=None
             ),
         ),
         points.mark_line(strokeWidth=2.2, clip=True).encode(x, y, colour),

@@ -543,7 +543,7 @@ def lengths(view: View) -> Picture:
     y = alt.Y("loss:Q", title="loss L", scale=scale, axis=_axis(bottom, top))
     key = alt.Legend(title=None, orient="top", columns=2, labelLimit=240, symbolType="stroke", symbolSize=500)
     hue = alt.Color("kind:N", sort=names, scale=alt.Scale(domain=names, range=hues), legend=key)
-    dash = alt.StrokeDash("kind:N", sort=names, scale=alt.Scale(domain=names, range=dashes), legend=None)
+    dash = alt.StrokeDash("kind:N", sort=names, scale=alt.Scale(domain=names, range=dashes), legend=key)
     here = alt.Chart(alt.NamedData("trained"))
     layers = [
         alt.Chart(alt.NamedData("band"))
@@ -552,7 +552,7 @@ def lengths(view: View) -> Picture:
         alt.Chart(alt.NamedData("curves")).mark_line(strokeWidth=2.2, clip=True).encode(x, y, hue, dash),
         alt.Chart(alt.NamedData("measured"))
         .mark_point(filled=True, size=80, opacity=1, clip=True)
-        .encode(x, y, alt.Color("kind:N", sort=names, scale=alt.Scale(domain=names, range=hues), legend=None)),
+        .encode(x, y, hue),
         here.mark_rule(strokeDash=[1, 3], color="$muted", strokeWidth=1.6).encode(x),
         here.mark_text(align="left", dx=5, baseline="bottom", fontSize=12, color="$muted").encode(
             x, alt.Text("words:N"), y=alt.value(alt.expr("height - 4"))

@@ -421,7 +421,10 @@ def test_an_interrupted_run_keeps_nothing(call, monkeypatch, store):
 
 def test_control_c_ends_a_real_run_at_once(own_store):
     command = [sys.executable, "-m", "sims", "run", "label_noise", "--steps", "1000000000", "--replicates", "2"]
-    process = subprocess.Popen(command, cwd=compiled.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=compiled.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     for line in process.stderr:
         if "%" in line:
             break
