@@ -77,10 +77,10 @@ def whole_prompts(rng, w, n):
 
 def products(rng, w, n):
     """The law of `prompts.useful_moments`, a batch at a time."""
-    r2, chi = np.einsum("pd,pd->p", w, w), rng.chisquare(n, len(w))
-    g = np.sqrt((r2 + NOISE_VAR) * chi)[:, None] * rng.standard_normal(w.shape)
-    along = chi + np.sqrt(NOISE_VAR * chi / r2) * rng.standard_normal(len(w)) - np.einsum("pd,pd->p", w, g) / r2
-    return g + along[:, None] * w
+    r2, chi, z = np.einsum("pd,pd->p", w, w), rng.chisquare(n, len(w)), rng.standard_normal(w.shape)
+    length, along = np.sqrt((r2 + NOISE_VAR) * chi), np.einsum("pd,pd->p", w, z)
+    shift = chi + (np.sqrt(NOISE_VAR * chi) - length) * along / r2
+    return length[:, None] * z + shift[:, None] * w
 
 
 def kernel_loop(n, d, batch, chart="reduced", explicit=False):

@@ -594,7 +594,7 @@ PRESETS = (
             "batch": 128,
             "steps": 800,
             "replicates": 4,
-            "n_test": 30_000,
+            "n_test": 100_000,
         },  # type: ignore[dict-item]
         beside={
             "network of 16 ReLUs": {"teacher": "network"},

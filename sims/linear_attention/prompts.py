@@ -4,7 +4,7 @@ A layer of linear attention sees n examples (x_i, y_i) through a few products on
 S = X^T X, and s = |y|^2. For Gaussian examples with linear labels these have a law that is cheap to draw.
 
 *Useful part alone.* Given w, the labels are n normals of variance v = |w|^2 + s2, and X^T y splits into its part along
-w and a normal vector of length |y| across it: 2d + 2 normals and one chi-square for any n.
+w and a normal vector of length |y| across it: d normals and one chi-square for any n.
 *All blocks.* X meets w, u and a in three directions, so that a Wishart matrix of size 4 (with the noise) and normals
 across the three carry everything; its triangular factor (Bartlett) is used as it is, which needs no second Cholesky
 factor and so no regularity: u = 0, d < 3 and n < 4 are no exceptions.
@@ -66,21 +66,20 @@ def whiten_diagonal(root, blocks, out):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def useful_moments(w, n, s2, chi_square_rng, noise_rng, g):
-    """Draw g = X^T y into g (d,), given w (d,), for x ~ N(0, I): d + 1 normals and one chi-square."""
+    """Draw g = X^T y into g (d,), given w (d,), for x ~ N(0, I): d normals and one chi-square."""
     d = w.size
     r2 = 0.0
     for i in range(d):
         r2 += w[i] * w[i]
     chi = chi_square_rng.chisquare(n)  # |y|^2 over its variance
-    length, split, along = math.sqrt((r2 + s2) * chi), noise_rng.standard_normal(), 0.0
+    length, along = math.sqrt((r2 + s2) * chi), 0.0
     for i in range(d):
-        g[i] = length * noise_rng.standard_normal()
+        g[i] = noise_rng.standard_normal()
         along += w[i] * g[i]
-    if r2 > 0.0:
-        # <w, X^T y>/|w|^2 by regression on y, with what the noise leaves of it, in place of the normal drawn there.
-        shift = chi + math.sqrt(s2 * chi / r2) * split - along / r2
-        for i in range(d):
-            g[i] += shift * w[i]
+    # Across w a normal vector of the length of y; along it X w meets itself, and the noise the same normal.
+    shift = chi + (math.sqrt(s2 * chi) - length) * along / r2 if r2 > 0.0 else 0.0
+    for i in range(d):
+        g[i] = length * g[i] + shift * w[i]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -35,6 +35,16 @@ DIVERGED = STATUS["diverged"]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def normals(rng, out, cancel):
+    """Fill out (rows, d) with standard normals, row by row, until the cancel flag is seen."""
+    for p in range(out.shape[0]):
+        if cancel[0] != 0:
+            return
+        for i in range(out.shape[1]):
+            out[p, i] = rng.standard_normal()
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def useful_gradient(
     task_root, mean, n, s2, batch, c, A, task_rng, chi_square_rng, noise_rng, query_rng, label_noise_rng, cancel,
     dA, X, D,
@@ -44,35 +54,35 @@ def useful_gradient(
     `batch_gradient` for the useful blocks alone, with `prompts.useful_moments` written out: the draws are most of it.
     """
     d, noise_std, share = task_root.size, math.sqrt(s2), 2.0 / batch
+    W, target, chi = np.empty((batch, d)), np.empty(batch), np.empty(batch)
+    # Stream by stream: a generator that stays in the registers draws a third faster than seven in turn.
+    normals(query_rng, X, cancel)
+    normals(task_rng, W, cancel)
+    normals(noise_rng, D, cancel)
     for p in range(batch):
-        for i in range(d):
-            X[p, i] = query_rng.standard_normal()
-    AX, w = np.dot(X, A.T), np.empty(d)
+        target[p] = noise_std * label_noise_rng.standard_normal()
+    for p in range(batch):
+        chi[p] = chi_square_rng.chisquare(n)
+    if cancel[0] != 0:
+        return np.nan, 0.0
+    AX = np.dot(X, A.T)
     loss, dc = 0.0, 0.0
     for p in range(batch):
-        if cancel[0] != 0:
-            return np.nan, 0.0
+        r2, along, wanted = 0.0, 0.0, target[p]
         for i in range(d):
-            w[i] = task_root[i] * task_rng.standard_normal()
-        w[0] += mean
-        r2, target = 0.0, noise_std * label_noise_rng.standard_normal()
+            W[p, i] *= task_root[i]
+        W[p, 0] += mean
         for i in range(d):
-            r2 += w[i] * w[i]
-            target += w[i] * X[p, i]
-        chi = chi_square_rng.chisquare(n)
-        length, split, along = math.sqrt((r2 + s2) * chi), noise_rng.standard_normal(), 0.0
-        for i in range(d):
-            D[p, i] = length * noise_rng.standard_normal()
-            along += w[i] * D[p, i]
-        shift = 0.0
-        if r2 > 0.0:
-            inverse = 1.0 / r2
-            shift = chi + math.sqrt(s2 * chi * inverse) * split - along * inverse
+            r2 += W[p, i] * W[p, i]
+            along += W[p, i] * D[p, i]
+            wanted += W[p, i] * X[p, i]
+        length = math.sqrt((r2 + s2) * chi[p])
+        shift = chi[p] + (math.sqrt(s2 * chi[p]) - length) * along / r2 if r2 > 0.0 else 0.0
         met = 0.0
         for i in range(d):
-            D[p, i] += shift * w[i]
+            D[p, i] = length * D[p, i] + shift * W[p, i]
             met += D[p, i] * AX[p, i]
-        error = c * met - target
+        error = c * met - wanted
         e = share * error
         for i in range(d):
             D[p, i] *= e * c
