@@ -96,7 +96,7 @@ page = AppTest.from_string("from app.frame.page import lab_page; lab_page('{lab}
 assert not page.exception and not page.error and not page.warning, (page.exception, page.error, page.warning)
 assert page.title[0].value == "Noise and step size"
 home = AppTest.from_file("app/main.py", default_timeout=60).run()
-assert not home.exception and "Noise and step size" in [one.value for one in home.subheader]
+assert not home.exception and "Noise and step size" in [one.value for one in home.header]
 """
 
 
