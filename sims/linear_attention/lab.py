@@ -592,7 +592,7 @@ PRESETS = (
             "teacher": "relu",
             "noise_var": 0.1,
             "batch": 128,
-            "steps": 400,
+            "steps": 500,
             "replicates": 4,
             "n_test": 90_000,
         },  # type: ignore[dict-item]
