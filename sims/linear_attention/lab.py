@@ -592,9 +592,9 @@ PRESETS = (
             "teacher": "relu",
             "noise_var": 0.1,
             "batch": 128,
-            "steps": 800,
+            "steps": 500,
             "replicates": 4,
-            "n_test": 100_000,
+            "n_test": 90_000,
         },  # type: ignore[dict-item]
         beside={
             "network of 16 ReLUs": {"teacher": "network"},
