@@ -1,8 +1,8 @@
-"""A lab and three sizes of run: at once, without an end in sight, and one that was made."""
+"""A lab, three sizes of run (at once, without an end in sight, and one that was made), and the command line."""
 
 import pytest
 
-from sims.engine import execute, get_lab
+from sims.engine import cli, execute, get_lab
 from sims.engine.store import Store
 
 
@@ -32,3 +32,15 @@ def made(lab, small):
 @pytest.fixture
 def store(own_store):
     return Store(own_store)
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        code = cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

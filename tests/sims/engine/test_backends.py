@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sims
-from sims.engine import BadInput, TooLarge, backends, cli, execute
+from sims.engine import BadInput, TooLarge, backends, execute
 from sims.engine.backends import choose
 from sims.engine.keys import NUMBA, Backend, run_key
 from sims.engine.rerun import rerun
@@ -16,16 +16,6 @@ from sims.engine.rerun import rerun
 SMALL = {"steps": 60, "n_train": 5, "dim": 8, "sparsity": 2, "replicates": 3}
 WORDS = ["label_noise", *(w for name, value in SMALL.items() for w in (f"--{name.replace('_', '-')}", str(value)))]
 TORCH = choose("torch")
-
-
-@pytest.fixture
-def call(capsys):
-    def run(*arguments):
-        code = cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_words_choose_a_backend():

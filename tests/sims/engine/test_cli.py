@@ -25,18 +25,6 @@ SMALL = ["label_noise", "--steps", "60", "--n-train", "5", "--dim", "8", "--spar
 
 
 @pytest.fixture
-def call(capsys):
-    """Run a command in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        code = cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def stored(store, made):
     store.put(made)
     return store

@@ -595,18 +595,6 @@ FLAGS = ["label_noise", "--steps", "60", "--dim", "8", "--sparsity", "2", "--rep
 AXES = ["--grid", "n_train=3,4,5", "--grid", "noise_std=0.5:1:2"]
 
 
-@pytest.fixture
-def call(capsys):
-    """Run a command in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        code = cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
 def environment(**more):
     return {
         **os.environ,
