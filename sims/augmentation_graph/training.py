@@ -241,21 +241,22 @@ def simulate(params: AugmentationGraphParams, replicate: int, monitor: Monitor) 
             framed += 1
     diverged = status == kernels.DIVERGED
     return Replicate(
-        finals=_finals(here, basis, F if not diverged else np.full_like(F, np.nan)),
+        finals=finals(here, basis, F if not diverged else np.full_like(F, np.nan)),
         frame_step=frame_step,
         frames={"embedding": frames},
-        stopped=Stop(at, _advice(params, here)) if diverged else None,
+        stopped=Stop(at, advice(params, here)) if diverged else None,
     )
 
 
-def _advice(params: AugmentationGraphParams, here: Setting) -> str:
+def advice(params: AugmentationGraphParams, here: Setting) -> str:
+    """Why a replicate that diverged has stopped, and what to do."""
     beyond = f"an embedding grew beyond {kernels.LIMIT:g}"
     if params.training == "network":
         return f"{beyond}; a learning_rate of 0.002 is usual"
     return f"{beyond}; lower learning_rate below a quarter of the number of nodes, {here.graph.nodes / 4:g}"
 
 
-def _finals(here: Setting, basis: Pairs, F: Array) -> Mapping[str, Any]:
+def finals(here: Setting, basis: Pairs, F: Array) -> Mapping[str, Any]:
     """End values: the spectrum, the probe on its first 1, 2, ... eigenvectors, and what of it the features span."""
     graph = here.graph
     features = np.where(basis.values > ZERO, basis.vectors, 0.0)
