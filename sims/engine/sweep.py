@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .budget import describe_seconds, estimate, lab_rates
+from .confine import limited_memory
 from .design import MOST_POINTS, Design
 from .errors import BadInput, Cancelled, ChalklineError, Paused, Problem, TooLarge
 from .keys import NUMBA, run_key
@@ -225,7 +226,8 @@ def _compute(lab: Lab, params: Params, task: Task, point: int, stop: Stop | None
     if task.theory_only:
         predicted = ends(predict(lab, params))
         return _Point(point, params, run_key(lab, params), 1, {}, predicted, {}, {})
-    run = execute(lab, params, workers=1, monitor=monitor, alone=True)
+    with limited_memory(lab, params):
+        run = execute(lab, params, workers=1, monitor=monitor, alone=True)
     trace = run.trace
     return _Point(
         point,
