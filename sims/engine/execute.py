@@ -15,7 +15,7 @@ import numpy as np
 
 from . import claims as _claims
 from .backends import full_scale, require_memory
-from .errors import Cancelled
+from .errors import Cancelled, DamagedRun
 from .keys import NUMBA, Backend, family_key, run_key
 from .lab import Lab, Prediction
 from .params import Params
@@ -230,7 +230,21 @@ def execute(
 
 
 def restored(lab: Lab, params: Params, stored: Stored, backend: Backend = NUMBA) -> Run:
-    """The run of a stored trace, with what the present theory says of it."""
+    """The run of a stored trace, with what the present theory says of it.
+
+    Raises:
+        DamagedRun: the trace is not what the lab records of these params.
+    """
+    trace = stored.trace
+    if (
+        trace.replicates != params.replicates
+        or trace.series.keys() != lab.series.keys()
+        or not np.array_equal(trace.step, lab.recorded_steps(params))
+    ):
+        raise DamagedRun(
+            f"The stored run {str(stored.manifest['key'])[:12]} is damaged: its trace is not one of {lab.id} with "
+            f"these params. It is not used; remove its folder, and it is computed again."
+        )
     key, theory, made, wall = str(stored.manifest["key"]), predict(lab, params), stored.provenance, stored.wall_s
     return _complete(lab, params, stored.trace, theory, key, provenance=made, wall_s=wall, cached=True, backend=backend)
 

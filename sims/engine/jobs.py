@@ -199,10 +199,10 @@ class Jobs:
             return None
         try:
             found = self.store.find(job.key)
+            return None if found is None else restored(job.lab, job.params, found)
         except DamagedRun as damage:
             job.notice = f"{damage} It was computed again."  # storing it sets the damaged one aside
             return None
-        return None if found is None else restored(job.lab, job.params, found)
 
     def _compute(self, job: Job) -> Run:
         stopped = self._stopped.get(job.key)

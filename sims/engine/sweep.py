@@ -549,7 +549,14 @@ class _Session:
         for lane in self.lanes:
             while self.waiting and sum(other is lane for _, other in self.flying.values()) < lane.capacity():
                 chunk = self.waiting.popleft()
-                self.flying[lane.submit(compute_chunk, self._task(chunk))] = (chunk, lane)
+                try:
+                    future = lane.submit(compute_chunk, self._task(chunk))
+                except lane.deaths:  # its worker died just now; the chunks that it held come back with the next look
+                    self.waiting.appendleft(chunk)
+                    if not any(other is lane for _, other in self.flying.values()):
+                        lane.renew()
+                    break
+                self.flying[future] = (chunk, lane)
 
     def _task(self, chunk: int) -> Task:
         design, manifest = self.sweep.design, self.sweep.folder.manifest
