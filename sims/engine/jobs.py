@@ -112,7 +112,7 @@ class Jobs:
         self._remember = remember
         self._lock = threading.Lock()
         self._recent: OrderedDict[str, Run] = OrderedDict()
-        self._stopped: OrderedDict[str, TooLarge] = OrderedDict()  # runs that took more than they may
+        self._stopped: OrderedDict[str, str] = OrderedDict()  # what was said of runs that took more than they may
         self._running: dict[str, Job] = {}
         self._slots: dict[tuple[str, str], Job] = {}
 
@@ -178,7 +178,10 @@ class Jobs:
             self._finish(job, run, None)
         except Exception as error:  # handed to whoever asks for the result
             if isinstance(error, TooLarge):
-                self._keep(self._stopped, job.key, error)
+                self._keep(self._stopped, job.key, str(error))
+            elif not isinstance(error, ChalklineError | ArithmeticError):  # the latter by a theory's solver
+                logger.exception("The run %s failed.", job.key)
+                error = ChalklineError(f"The run failed ({type(error).__name__}: {error}). Nothing of it was kept.")
             self._finish(job, None, error)
         finally:
             with self._lock:
@@ -207,7 +210,7 @@ class Jobs:
     def _compute(self, job: Job) -> Run:
         stopped = self._stopped.get(job.key)
         if stopped is not None:
-            raise stopped
+            raise TooLarge(stopped)
         budget = job.budget = estimate(job.lab, job.params)
         with self._lock:
             self.computed += 1
