@@ -1,4 +1,4 @@
-"""What a visitor may ask of this server, by estimate: for one run, and for all that a tab waits for together."""
+"""What visitors may ask of this server: for one run and for all that a tab waits for, by estimate; and of its disk."""
 
 from __future__ import annotations
 
@@ -25,3 +25,4 @@ SESSION_SECONDS = positive(
 SESSION_BYTES = 1e6 * positive(
     "CHALKLINE_SESSION_MB", os.environ.get("CHALKLINE_SESSION_MB", f"{4 * LIVE_BYTES / 1e6:f}")
 )
+FREE_BYTES = 1e6 * positive("CHALKLINE_FREE_MB", os.environ.get("CHALKLINE_FREE_MB", "1024"))

@@ -17,7 +17,7 @@ from sims.engine.jobs import Job, Jobs
 from sims.engine.keys import run_key
 from sims.engine.store import Store
 
-from .limits import LIVE_BYTES, LIVE_SECONDS, SESSION_BYTES, SESSION_SECONDS
+from .limits import FREE_BYTES, LIVE_BYTES, LIVE_SECONDS, SESSION_BYTES, SESSION_SECONDS
 from .state import PageState
 from .words import escape
 
@@ -54,7 +54,7 @@ class View:
 @cache
 def server_jobs() -> Jobs:
     """The jobs of this server process."""
-    return Jobs(Store())
+    return Jobs(Store(), leave_free=FREE_BYTES)
 
 
 def release_absent() -> None:

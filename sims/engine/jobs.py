@@ -104,10 +104,12 @@ class Jobs:
         store: where runs are kept and found; a store that cannot be written is read all the same, and the
             job's `notice` says that its result was not kept.
         remember: how many finished runs stay in memory, least recently used first out.
+        leave_free: bytes of the store's disk that visitors' runs do not fill; what comes then is not kept.
     """
 
-    def __init__(self, store: Store | None, remember: int = _REMEMBERED):
+    def __init__(self, store: Store | None, remember: int = _REMEMBERED, leave_free: float = 0.0):
         self.store = store
+        self.leave_free = leave_free
         self.computed = 0  # runs that were neither remembered nor stored
         self._remember = remember
         self._lock = threading.Lock()
@@ -220,6 +222,7 @@ class Jobs:
             run = run_in_process(job.lab, job.params, job.monitor, budget)
         if self.store is not None:
             try:
+                self.store.require_free(self.leave_free)
                 self.store.put(run)
             except StoreError as error:
                 job.notice = str(error)

@@ -195,6 +195,15 @@ class Store:
         except OSError as error:
             raise self._unwritable(error) from None
 
+    def require_free(self, size: float) -> None:
+        """Raises StoreError where the store's disk has less than `size` bytes left."""
+        place = next((folder for folder in (self.path, *self.path.parents) if folder.is_dir()), None)
+        if size and place is not None and shutil.disk_usage(place).free < size:
+            raise StoreError(
+                f"The disk of the run store {self.path} is nearly full; this run was not kept. Make room there, or set "
+                f"CHALKLINE_STORE to a folder with free space."
+            )
+
     def put(self, run: Run) -> Path:
         """Keep a run; returns its folder. A run of the same key that is already there stays.
 

@@ -511,7 +511,7 @@ def test_a_session_limit_that_is_none_is_named(
     assert f"CHALKLINE_SESSIONS={text}" in refusal(capsys, "--port", "0")
 
 
-@pytest.mark.parametrize("name", ["LIVE_SECONDS", "LIVE_MB", "SESSION_SECONDS", "SESSION_MB"])
+@pytest.mark.parametrize("name", ["LIVE_SECONDS", "LIVE_MB", "SESSION_SECONDS", "SESSION_MB", "FREE_MB"])
 def test_a_limit_that_is_none_is_named(name: str) -> None:
     """The limits are read once, when the server starts."""
     environment = os.environ | {f"CHALKLINE_{name}": "-1"}

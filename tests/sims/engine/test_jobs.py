@@ -203,6 +203,13 @@ def test_a_store_that_cannot_be_written_is_said_and_the_run_is_had(lab, small, m
     assert "cannot be written" in job.notice
 
 
+def test_visitors_do_not_fill_the_disk(lab, small, store, made):
+    job = Jobs(store, leave_free=1e30).submit(lab, small)
+    assert job.result(60).trace_sha256 == made.trace_sha256 and store.keys() == []
+    assert "nearly full; this run was not kept" in job.notice
+    assert Jobs(store, leave_free=1.0).submit(lab, small).result(60) and store.keys() == [made.key]
+
+
 def test_a_damaged_stored_run_is_computed_again_and_replaced(lab, small, store, made):
     folder = store.put(made)
     (folder / "arrays.npz").write_bytes(b"broken")
