@@ -155,7 +155,12 @@ class Store:
 
     def keys(self) -> list[str]:
         """The keys of all runs in the store, sorted."""
-        return sorted(path.name for path in self._runs.glob("??/*") if _is_key(path.name))
+        found = []
+        with contextlib.suppress(OSError), os.scandir(self._runs) as shelves:
+            for shelf in shelves:
+                with contextlib.suppress(OSError), os.scandir(shelf.path) as folders:
+                    found += [folder.name for folder in folders if _is_key(folder.name)]
+        return sorted(found)
 
     def rows(self, lab: str | None = None) -> list[dict[str, Any]]:
         """One row per run (key, lab, version, date, params, metrics), newest first, from the index."""

@@ -69,7 +69,8 @@ run 2 "$2" > /dev/null
 def test_a_disk_of_one_megabyte_that_is_full_to_the_last_byte(tmp_path):
     """A file system of its own, where this user may mount one; the limit of a file's size stands for it elsewhere."""
     private = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
-    if subprocess.run([*private, "mount", "-t", "tmpfs", "tmpfs", tmp_path], capture_output=True, check=False).returncode:
+    mounting = [*private, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)]
+    if subprocess.run(mounting, capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount a file system")
     command = [*private, "sh", "-c", ON_SMALL_DISK, "sh", str(tmp_path / "disk"), sys.executable]
     done = subprocess.run(command, cwd=compiled.ROOT, capture_output=True, text=True, check=False)
