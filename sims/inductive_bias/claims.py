@@ -285,7 +285,7 @@ CLAIMS = (
         judge=_judge_sampled(0.004),
     ),
     Claim(
-        "units",
+        "invariant_directions",
         "With flipped style s, s + 1, s + 1 + s(s-1)/2 and 2^s directions are invariant: linear, degrees 1, 2 and all.",
         "products of content bits alone",
         about=_clean_flips,

@@ -57,7 +57,7 @@ def as_if(run, **changes):
         ("spectrum", SOLVED, {"scale_low": 0.1}),
         ("sampled_spectrum", SOLVED, {"scale_low": 0.2}),
         ("sampled_spectrum_close", {**SOLVED, "scale_low": 0.5}, {"scale_low": 0.4}),
-        ("units", {**SOLVED, "augmentation": "flip"}, {"content": 2}),
+        ("invariant_directions", {**SOLVED, "augmentation": "flip"}, {"content": 2}),
         ("least_loss", SOLVED, {"scale_low": 0.1, "n_features": 5}),
         ("linear_ramp", SOLVED, {"content": 2}),
         ("random_minimiser", {**SOLVED, "augmentation": "flip", "encoder": "table"}, {"content": 1}),
