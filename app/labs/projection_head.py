@@ -31,9 +31,9 @@ layers the weights are square roots: the same order, more even.
 
 **3. Which layer to use.** Fit $n$ labelled examples on features of amplitude $g_l\varphi_j$. With $s_j$ its square,
 choose $\kappa$ with $\sum_j s_j/(s_j+\kappa) + \delta/\kappa = n$; with $L_j = s_j/(s_j+\kappa)$ the test error is
-close to $$\frac{(1-L_i)^2}{1 - \sum_j L_j^2/n} .$$ What counts is the share of the relevant feature $i$ in all of $s$. If
-the head suppresses it, an earlier layer is better; if the head favours it, throwing it away hurts. With loud noisy
-features above it and faint clean ones below, a layer in between is best.
+close to $$\frac{(1-L_i)^2}{1 - \sum_j L_j^2/n} .$$ What counts is the share of the relevant feature $i$ in all of
+$s$. If the head suppresses it, an earlier layer is better; if the head favours it, throwing it away hurts. With loud
+noisy features above it and faint clean ones below, a layer in between is best.
 
 **4. What is learned first.** From balanced layers each feature has an equation of its own, $\dot a = 4\,(p -
 q^2a^{2L})\,a^{2L-1}$ for the gain of a layer. With two layers it waits about $1/(8 p\,a_0^2)$: the order is that of

@@ -18,7 +18,7 @@ from numba import njit
 from ..graphs.kernels import batch_gradients
 
 STATUS = {"done": 0, "cancelled": 1, "diverged": 2}
-MOST_HALVINGS = 20
+MOST_HALVINGS = 10
 PATIENCE = 100  # good parts before the parts are doubled
 RISE = 0.1  # of the objective that a part may bring, relative
 

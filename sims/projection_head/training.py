@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 STILL_MOVING = 0.05  # relative gradient of a feature from which on it counts as not converged
 N_TEST = 2000  # examples that wrong signs are counted on
-ADVICE = "steps halved twenty times still raise the loss; lower learning_rate or init_scale"
+ADVICE = "steps halved ten times still raise the loss; lower learning_rate or init_scale"
 
 
 def per_feature(params: ProjectionHeadParams, values: Any) -> Array:
