@@ -42,6 +42,7 @@ any two points, $-1/(N-1)$: the trade-off needs an encoder, or views, that share
 """
 
 CURVE = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 KINDS = ("share of class", "nearest neighbours of the class", "views that find their example")
 
 
@@ -194,6 +195,7 @@ def sphere(view: View) -> Picture:
         "side:N", sort=["front", "back"], scale=alt.Scale(domain=["front", "back"], range=[75, 28]), legend=None
     )
     legend = point_legend(names) if p.classes <= 8 else None
+    shapes = [SHAPES[c % len(SHAPES)] for c in range(p.classes)]
     points = alt.Chart(alt.NamedData("points")).mark_point(filled=True, opacity=0.85, clip=True)
     outline = alt.Chart(alt.NamedData("circle")).mark_line(color="$muted", strokeWidth=1)
     end = float(np.mean(run.values["tolerance"]))
@@ -203,7 +205,13 @@ def sphere(view: View) -> Picture:
         spec=finish(
             alt.layer(
                 outline.encode(x, y, alt.Order("order:Q")),
-                points.encode(x, y, sizes, alt.Color("class:N", sort=names, scale=hues(names), legend=legend)),
+                points.encode(
+                    x,
+                    y,
+                    sizes,
+                    alt.Color("class:N", sort=names, scale=hues(names), legend=legend),
+                    alt.Shape("class:N", sort=names, scale=alt.Scale(domain=names, range=shapes), legend=legend),
+                ),
             )
         ),
         alt=f"{many} points of {p.classes} classes; classmates end at a mean similarity of {end:.3g}.",
