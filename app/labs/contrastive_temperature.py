@@ -43,7 +43,7 @@ any two points, $-1/(N-1)$: the trade-off needs an encoder, or views, that share
 
 CURVE = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
-KINDS = ("share of class", "nearest neighbours of the class", "views that find their example")
+KINDS = ("share of class", "neighbours of the class", "views that find their own")
 
 
 def label(params: Params) -> str:
@@ -102,7 +102,7 @@ def _params(run: Run) -> ContrastiveTemperatureParams:
 
 def curve_runs(params: ContrastiveTemperatureParams) -> list[ContrastiveTemperatureParams]:
     """The same encoder at a grid of temperatures, one draw each."""
-    base = params.replace(replicates=1, steps=45, seed=0, first_replicate=0)
+    base = params.replace(replicates=1, steps=24, seed=0, first_replicate=0)
     return [base.replace(temperature=tau) for tau in CURVE]
 
 

@@ -340,10 +340,10 @@ LAB = Lab(
     streams=STREAMS,
     series={
         "share": Quantity("share of class", "c"),
-        "tolerance": Quantity("tolerance: mean similarity of classmates"),
+        "tolerance": Quantity("mean similarity of classmates"),
         "uniformity": Quantity("uniformity (lower is more even)"),
         "loss": Quantity("contrastive loss", "L"),
-        "mean_similarity": Quantity("mean similarity, weighted by force", "m"),
+        "mean_similarity": Quantity("similarity of what is pushed", "m"),
         "log_mean_exp": Quantity("log mean force", r"\log\mathbb{E}\,e^{(s-1)/\tau}"),
         "force_entropy": Quantity("entropy of the force over negatives", "H"),
         "tau_now": Quantity("temperature now", r"\tau", scale="log"),
