@@ -30,7 +30,9 @@ test: lint
 test-all: lint
 	$(PYTHON_ENV) -m pytest
 
+# JAX is a rival of the benchmarks alone; where it cannot be had, its rows say so.
 bench: setup
+	-@$(PYTHON_ENV) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	$(PYTHON_ENV) -m benchmarks
 
 # A class of a hundred against a real server, in under 20 minutes on an idle machine; before a release:
