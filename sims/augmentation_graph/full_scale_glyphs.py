@@ -362,7 +362,7 @@ def needed_bytes(settings: Settings) -> float:
 _GLYPHS = {"learning_rate": 5e-3, "seed": 3}
 _SMALL = {
     "glyphs": 6, "rotations": 8, "shifts": 4, "colours": 3, "side": 8, "glyph_swap": 0.06, "colour_swap": 0.3,
-    "n_features": 6, "encoders": ["mlp"], "runs": 2, "width": 128, "channels": [16, 32], "batch": 8192, "steps": 3000,
+    "n_features": 6, "encoders": ["mlp"], "runs": 2, "width": 128, "channels": [16, 32], "batch": 8192, "steps": 5000,
 }  # fmt: skip
 _FULL = {
     "glyphs": 20, "rotations": 16, "shifts": 9, "colours": 4, "side": 36, "glyph_swap": 0.01, "colour_swap": 0.3,
