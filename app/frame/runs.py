@@ -12,8 +12,8 @@ import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from sims.engine import ChalklineError, Lab, Params, Run
-from sims.engine.budget import describe_seconds, estimate, require
+from sims.engine import ChalklineError, Lab, Params, Run, TooLarge
+from sims.engine.budget import Budget, command_line, describe_seconds, estimate, require
 from sims.engine.jobs import Job, Jobs
 from sims.engine.keys import run_key
 from sims.engine.store import Store
@@ -24,6 +24,7 @@ from .words import escape
 PATIENCE_SECONDS = 1.5  # a rerun waits this long before it shows a progress bar instead
 LIVE_SECONDS = float(os.environ.get("CHALKLINE_LIVE_SECONDS", "60"))
 LIVE_BYTES = 256e6
+QUEUE_SECONDS = float(os.environ.get("CHALKLINE_QUEUE_SECONDS", "300"))
 # What a run may end in that is told in a sentence: the last is a theory's solver that did not converge.
 FAILURES = (ChalklineError, ArithmeticError)
 
@@ -79,11 +80,25 @@ def submit(lab: Lab, wanted: Mapping[str, Params], keep: Sequence[str] = ()) -> 
     """
     jobs, session = server_jobs(), session_id()
     for params in wanted.values():
-        stored = jobs.store is not None and jobs.store.holds(run_key(lab, params))
+        key = run_key(lab, params)
+        stored = jobs.store is not None and jobs.store.holds(key)
         if not stored:
-            require(lab, params, seconds=LIVE_SECONDS, bytes=LIVE_BYTES)
+            budget = require(lab, params, seconds=LIVE_SECONDS, bytes=LIVE_BYTES)
+            if not jobs.on_its_way(key):
+                _require_turn(lab, params, budget)
     jobs.release(session, keep={f"{lab.id}/{label}" for label in (*wanted, *keep)})
     return {label: jobs.submit(lab, params, session, f"{lab.id}/{label}") for label, params in wanted.items()}
+
+
+def _require_turn(lab: Lab, params: Params, budget: Budget) -> None:
+    """Raises TooLarge, with the command line, where a run would have to wait too long for its turn."""
+    _, waiting, seconds = server_jobs().outlook(budget.seconds)
+    if seconds > QUEUE_SECONDS:
+        raise TooLarge(
+            f"The server is busy: {waiting} runs are waiting, and this one, of {budget}, would begin in about "
+            f"{describe_seconds(seconds)}. Ask again later, choose smaller sizes, or run it elsewhere: "
+            f"{command_line(lab, params)}"
+        )
 
 
 def wait_for(jobs: Mapping[str, Job], seconds: float = PATIENCE_SECONDS) -> bool:
@@ -124,8 +139,7 @@ def watch(jobs: Mapping[str, Job], preview: Callable[[Mapping[str, Job]], None])
             st.rerun()
         running = {label: job for label, job in jobs.items() if not job.finished()}
         for label, job in running.items():
-            expected = f", about {describe_seconds(job.budget.seconds)} in all" if job.budget else ""
-            st.progress(job.progress, text=f"{label}: {100 * job.progress:.0f} %{expected}")
+            st.progress(job.progress, text=f"{label}: {_how_far(job)}")
         if st.button("Stop", icon=":material/stop_circle:", shortcut="Escape"):
             st.session_state["stopped"] = {job.key for job in running.values()}
             for job in running.values():
@@ -134,6 +148,15 @@ def watch(jobs: Mapping[str, Job], preview: Callable[[Mapping[str, Job]], None])
         preview(jobs)
 
     progress()
+
+
+def _how_far(job: Job) -> str:
+    """How much of a run is done, or its place in the line, and how long it takes."""
+    expected = f", about {describe_seconds(job.budget.seconds)} in all" if job.budget else ""
+    if job.state != "waiting":
+        return f"{100 * job.progress:.0f} %{expected}"
+    before, seconds = job.ahead
+    return f"number {before + 1} in the queue, begins in about {describe_seconds(seconds)}{expected}"
 
 
 def given_up(lab: Lab, wanted: Sequence[Params]) -> bool:
