@@ -19,7 +19,7 @@ HIDES = {"both": "Both", "theory": "Theory", "simulation": "Simulation", "nothin
 KINDS = {"choice": "Answers to choose from", "point": "A point of the picture"}
 SWITCHES = {
     "leading": ("The class follows this page", "Students' tabs take every page that you go to, until they detach."),
-    "ensemble": ("Everyone's ensemble", "Each tab that follows runs a replicate of its own of the room's seed."),
+    "ensemble": ("A replicate for each tab", "Each tab that follows runs a replicate of its own of the room's seed."),
     "controls": ("Students have controls", "Without them a tab that follows shows no parameters and presets."),
 }
 assert set(HIDES) == set(get_args(Hidden))
