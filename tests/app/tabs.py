@@ -7,6 +7,7 @@ keeps the address that the server writes, and asks again for the fragments that 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +20,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 STREAM = "/_stcore/stream"
-PATIENCE_SECONDS = 120.0  # a hung server fails its test, however slow the machine
+PATIENCE_SECONDS = 180.0  # a hung server fails its test, however slow the machine
+# Of a timer's request: nobody waits for its answer in a browser, and Streamlit drops one that meets the end of a run.
+TIMER_SECONDS = 10.0
 
 
 class Tab:
@@ -137,7 +140,8 @@ class Tab:
             self.polls += 1
             before = self._runs
             await self._send(fragment_id=fragment, is_auto_rerun=True)
-            await self.settled(before)
+            with contextlib.suppress(TimeoutError):
+                await self.settled(before, TIMER_SECONDS)
 
     async def until(self, condition: Callable[[Tab], bool]) -> None:
         """Poll until the page shows it; the patience of one poll is the bound of each."""
@@ -199,9 +203,9 @@ class Tab:
         request.context_info.url = (self.origin or self.base) + f"/{self.page}"
         await self._channel.send(message.SerializeToString())
 
-    async def settled(self, before: int) -> None:
+    async def settled(self, before: int, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait for a run to end that was not over before; one that ends for another to begin does not count."""
-        async with asyncio.timeout(PATIENCE_SECONDS), self._finished:
+        async with asyncio.timeout(seconds), self._finished:
             await self._finished.wait_for(lambda: self._runs > before)
 
     async def _read(self) -> None:
@@ -228,6 +232,9 @@ class Tab:
             self.query = message.page_info_changed.query_string
         elif kind == "auto_rerun":
             self._fragments[message.auto_rerun.fragment_id] = message.auto_rerun.interval
+        elif kind == "stop_auto_rerun":
+            for fragment in message.stop_auto_rerun.fragment_ids:
+                self._fragments.pop(fragment, None)
         elif kind == "delta":
             self._put(tuple(message.metadata.delta_path), message.delta)
         elif kind == "script_finished":
