@@ -159,15 +159,16 @@ def observed(
     series: Mapping[str, NDArray[np.float64]],
     derived: Mapping[str, NDArray[np.float64]],
     predicted: Mapping[str, float] | None = None,
+    finals: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Run:
     """What an independent experiment recorded, in the form that the lab's claims are judged on.
 
-    Shapes: `step` (T,), each series (R, T), each derived metric (R,). `params` are those of the run of the lab that
-    has the same law.
+    Shapes: `step` (T,), each series (R, T), each derived metric (R,), each final (R, ...). `params` are those of the
+    run of the lab that has the same law.
     """
     replicates = len(next(iter([*series.values(), *derived.values()])))
     steps = np.asarray(step, dtype=np.int64)
-    trace = Trace(steps, dict(series), {}, steps[:0], {}, (None,) * replicates)
+    trace = Trace(steps, dict(series), dict(finals or {}), steps[:0], {}, (None,) * replicates)
     prediction = Prediction(steps, dict(predicted or {}), {})
     return Run(lab.id, lab.version, params, "", "", False, trace, prediction, dict(derived), {}, 0.0)
 
