@@ -30,7 +30,9 @@ test: lint
 test-all: lint
 	$(PYTHON_ENV) -m pytest -m "not load"
 
+# JAX is a rival of the benchmarks alone; where it cannot be had, its rows say so.
 bench: setup
+	-@$(PYTHON_ENV) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	$(PYTHON_ENV) -m benchmarks
 
 # The image's packages with their hashes: Linux on x86-64, the Python of the Dockerfile, PyTorch for the CPU.

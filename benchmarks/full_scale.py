@@ -16,6 +16,8 @@ from sims.engine.backends import full_scale, has_full_scale
 from sims.engine.execute import shared_pool
 from sims.engine.provenance import cores, single_threaded_blas
 
+from .report import Goal, Row, Section, run_alone
+
 ROUNDS = 7
 GOALS = {"xor_grokking": 3.0}  # times as long as the kernels, at most
 STEPS = {"label_noise": 2000}  # of its hundred thousand
@@ -62,24 +64,22 @@ def measured(lab):
     return taken
 
 
-def main():
-    """Print a row for each lab with a full scale; returns whether every goal was met."""
-    goals = []
+def measure():
+    """Times of every lab with a full scale."""
+    section = Section("Torch on the processor", __doc__.split("\n\n", 2)[2].strip())
     for lab in all_labs():
         if not has_full_scale(lab):
             continue
         taken = measured(lab)
         base = taken["numba, one thread"]
-        print(f"{lab.id}: the default run without its theory, median of {ROUNDS} rounds")
         for name, seconds in taken.items():
             ratio = median(one / numba for one, numba in zip(seconds, base, strict=True))
-            words = ""
+            section.rows.append(Row(f"{lab.title}, the default run", name, 1 / median(seconds), "runs/s", ratio, None))
             if lab.id in GOALS and name == "torch float64, one thread":
-                goals.append(ratio <= GOALS[lab.id])
-                words = f"  goal at most {GOALS[lab.id]:g}x: {'met' if goals[-1] else 'MISSED'}"
-            print(f"  {name:<26} {1e3 * median(seconds):8.0f} ms  {ratio:6.2f}x{words}")
-    return all(goals)
+                words = f"{lab.title}: time of torch over Numba's"
+                section.goals.append(Goal(words, ratio, GOALS[lab.id], at_most=True))
+    return section
 
 
 if __name__ == "__main__":
-    sys.exit(0 if main() else 1)
+    sys.exit(run_alone(measure()))

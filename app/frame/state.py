@@ -3,7 +3,7 @@
 A link carries the lab's version and every active field that differs from that version's defaults, by name, so
 that it can be read and written by hand:
 
-    /label_noise?v=1&preset=shape_matters&n_train=60&beside=gradient+descent~algorithm:gd~steps:20000
+    /label_noise?v=2&preset=shape_matters&n_train=60&beside=gradient+descent~algorithm:gd~steps:20000
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from tests.app.samples import PRESETS
 
 LABS = all_labs()
 LAB = get_lab("label_noise")
-SMALL = {"v": "1", "preset": "shape_matters", "steps": "60", "n_train": "5", "dim": "8", "sparsity": "2"}
+SMALL = {"v": "2", "preset": "shape_matters", "steps": "60", "n_train": "5", "dim": "8", "sparsity": "2"}
 
 
 def lab_script(lab_id):
@@ -449,7 +449,7 @@ def test_a_notice_cannot_fetch_a_picture():
 
 
 def test_a_request_too_large_is_refused_with_its_estimate_and_the_way_out():
-    app = opened(expect=False, v="1", preset="shape_matters", n_train="20000", dim="20000")
+    app = opened(expect=False, v="2", preset="shape_matters", n_train="20000", dim="20000")
     assert not app.exception
     (box,) = app.error
     words = unescaped(box.value)
@@ -471,7 +471,7 @@ def test_diverged_replicates_are_counted_and_no_error():
 
 
 def test_a_run_that_diverged_altogether_is_a_page_too():
-    app = opened(v="1", preset="edge", algorithm="minibatch_noise", learning_rate="0.05", steps="2000")
+    app = opened(v="2", preset="edge", algorithm="minibatch_noise", learning_rate="0.05", steps="2000")
     assert any("4 of 4" in caption.value for caption in app.caption)
 
 
@@ -501,7 +501,7 @@ def test_a_long_run_is_watched_and_stopped_for_good(monkeypatch):
     """Computed in a thread here: a worker process would first run this test's own script."""
     monkeypatch.setattr(sys.modules["sims.engine.jobs"], "THREAD_SECONDS", math.inf)
     monkeypatch.setattr(sys.modules["app.frame.runs"], "LIVE_SECONDS", math.inf)
-    app = opened(wait=False, v="1", preset="planar", n_train="60", dim="200", steps="1000000000", replicates="1")
+    app = opened(wait=False, v="2", preset="planar", n_train="60", dim="200", steps="1000000000", replicates="1")
     (stop,) = [button for button in app.button if button.label == "Stop"]
     assert re.search(r"about .+ in all", app.get("progress")[0].proto.text)
     stop.click().run()
