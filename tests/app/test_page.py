@@ -406,14 +406,29 @@ def test_the_race_of_the_xor_page_is_run_when_asked_for(monkeypatch):
 # -- what can go wrong ------------------------------------------------------------------------------------------
 
 
-def test_the_newest_confirmation_is_one_line_below_the_pictures(monkeypatch):
+def test_the_newest_confirmation_has_a_section_below_the_pictures(monkeypatch):
     report = confirmations.newest(LAB.id)
     said = confirmations.sentence(report)
     assert report["device_name"] in said and report["created"][:10] in said
-    captions = [one.value.replace("\\", "") for one in opened(**SMALL).caption]
+
+    def headings(app):
+        return [header.value for header in app.header]
+
+    app = opened(**SMALL)
+    assert headings(app)[:2] == ["Confirmed by independent experiments", "Does the theory hold here?"]
+    captions = [unescaped(one.value) for one in app.caption]
     assert captions.count(said) == 1
+    for row in report["experiments"]:
+        assert any(row["title"] in words for words in captions)
+    assert (
+        len([words for words in captions if "Triangles, confirmed: " in words and report["device_name"] in words]) == 1
+    )
+    tables = [box.value for box in app.dataframe]
+    assert any("confirmed" in set(table["table"]) for table in tables if "table" in table), "points are in the tables"
     monkeypatch.setattr(confirmations, "newest", lambda lab_id: None)
-    assert not any("confirmation" in one.value for one in opened(**SMALL).caption)
+    without = opened(**SMALL)
+    assert headings(without)[0] == "Does the theory hold here?"
+    assert not any("onfirmed" in one.value for one in without.caption)
 
 
 def test_a_garbled_address_says_what_was_ignored_and_works():
