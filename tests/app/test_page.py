@@ -18,9 +18,10 @@ from app.frame import look
 from app.frame.runs import server_jobs
 from app.frame.share import address as address_of
 from app.frame.share import qr_code
-from app.frame.state import VIEW_KEYS, encode, of_preset
+from app.frame.state import VIEW_KEYS, decode, encode, of_preset
 from app.server import SCRIPT
 from sims.engine import all_labs, confirmations, execute, get_lab
+from sims.engine.budget import estimate
 from sims.engine.keys import run_key
 from sims.engine.store import Store
 from sims.engine.warm import warm
@@ -447,6 +448,33 @@ def test_a_request_too_large_is_refused_with_its_estimate_and_the_way_out():
     assert_sound(app)
 
 
+def test_runs_that_are_too_much_together_are_refused_and_nothing_is_computed(monkeypatch):
+    """Each of them alone would pass; the second limit is that of a tab."""
+    runs = sys.modules["app.frame.runs"]
+    beside = [f"run {n}~steps:{n}00000~n_train:5~dim:8~sparsity:2" for n in range(1, 4)]
+    state, _ = decode(LAB, {name: [text] for name, text in SMALL.items()} | {"beside": beside})
+    seconds = sum(estimate(LAB, params).seconds for params in (state.focus, *state.beside.values()))
+    monkeypatch.setattr(runs, "SESSION_SECONDS", 0.9 * seconds)
+    app = opened(expect=False, **SMALL, beside=beside)
+    assert not app.exception
+    (box,) = app.error
+    words = unescaped(box.value)
+    assert re.search(r"runs that this page lacks \(4\) would take about .+ together; the limit of one tab is", words)
+    assert words.count("python -m sims run label_noise") == 4 and server_jobs().computed == 0
+    opened(**SMALL, beside=beside[:1])
+
+
+def test_a_picture_that_needs_too_much_says_so(monkeypatch):
+    runs = sys.modules["app.frame.runs"]
+    monkeypatch.setattr(runs, "LIVE_SECONDS", 1e-9)
+    shown = []
+    monkeypatch.setattr(st, "error", shown.append)
+    small = LAB.params.make(steps=60, n_train=5, dim=8, sparsity=2)
+    found, missing = runs.fetch(LAB, [small], compute=True)
+    assert found == {} and missing == [small] and server_jobs().computed == 0
+    assert "would take about" in shown[0]
+
+
 def test_diverged_replicates_are_counted_and_no_error():
     app = opened(preset="edge")
     run = server_jobs().recall(run_key(LAB, held(app).focus))
@@ -485,7 +513,8 @@ def test_a_store_that_cannot_be_written_costs_a_notice_and_no_result(own_store):
 def test_a_long_run_is_watched_and_stopped_for_good(monkeypatch):
     """Computed in a thread here: a worker process would first run this test's own script."""
     monkeypatch.setattr(sys.modules["sims.engine.jobs"], "THREAD_SECONDS", math.inf)
-    monkeypatch.setattr(sys.modules["app.frame.runs"], "LIVE_SECONDS", math.inf)
+    for limit in ("LIVE_SECONDS", "SESSION_SECONDS"):
+        monkeypatch.setattr(sys.modules["app.frame.runs"], limit, math.inf)
     app = opened(wait=False, v="2", preset="planar", n_train="60", dim="200", steps="1000000000", replicates="1")
     (stop,) = [button for button in app.button if button.label == "Stop"]
     assert re.search(r"about .+ in all", app.get("progress")[0].proto.text)
