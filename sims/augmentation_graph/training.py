@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import BadInput, Problem, Replicate, Stop, generator, thin
-from ..graphs import generators, glyphs, network, probe, spectrum
+from ..graphs import descent, generators, glyphs, network, probe, spectrum
 from ..graphs.generators import Graph
 from ..graphs.spectrum import ZERO, Pairs
 from . import kernels
@@ -225,12 +225,12 @@ def simulate(params: AugmentationGraphParams, replicate: int, monitor: Monitor) 
     frame_step = (thin(step) if params.training != "eigen" else step[-1:]) if frames_wanted else step[:0]
     frames = np.full((len(frame_step), len(shown_nodes(here.graph)), min(here.k, SHOWN_AXES)), np.nan)
     advance, look = _TRAINING[params.training](params, here, basis, replicate, monitor)
-    status, at, framed = kernels.DONE, 0, 0
+    status, at, framed = descent.DONE, 0, 0
     F, row = look(), np.zeros(0)
     for index, wanted in enumerate(step):
         if wanted > at:
             status, at = advance(at, int(wanted))
-            if status != kernels.DONE:
+            if status != descent.DONE:
                 break
         if params.training != "eigen" or index == 0:
             F = look()
@@ -239,7 +239,7 @@ def simulate(params: AugmentationGraphParams, replicate: int, monitor: Monitor) 
         if framed < len(frame_step) and frame_step[framed] == wanted:
             frames[framed] = placed(here, F)
             framed += 1
-    diverged = status == kernels.DIVERGED
+    diverged = status == descent.DIVERGED
     return Replicate(
         finals=_finals(here, basis, F if not diverged else np.full_like(F, np.nan)),
         frame_step=frame_step,
@@ -249,7 +249,7 @@ def simulate(params: AugmentationGraphParams, replicate: int, monitor: Monitor) 
 
 
 def _advice(params: AugmentationGraphParams, here: Setting) -> str:
-    beyond = f"an embedding grew beyond {kernels.LIMIT:g}"
+    beyond = f"an embedding grew beyond {descent.LIMIT:g}"
     if params.training == "network":
         return f"{beyond}; a learning_rate of 0.002 is usual"
     return f"{beyond}; lower learning_rate below a quarter of the number of nodes, {here.graph.nodes / 4:g}"
@@ -301,7 +301,7 @@ def _eigen(
 
     def advance(first: int, last: int) -> tuple[int, int]:
         monitor.progress[0] = last
-        return kernels.DONE, last
+        return descent.DONE, last
 
     return advance, lambda: F
 
@@ -334,10 +334,10 @@ def _sgd(
     f = np.ascontiguousarray(start_of(params, replicate) / root)
     rate = params.learning_rate / (graph.nodes * graph.w)
     streams = _streams(params, replicate)
-    pairs = (here.nat_cumulative, graph.kernel.indptr, graph.kernel.indices, here.view_cumulative)
+    pairs = (descent.VIEWS, here.nat_cumulative, graph.kernel.indptr, graph.kernel.indices, here.view_cumulative)
 
     def advance(first: int, last: int) -> tuple[int, int]:
-        return kernels.sgd(
+        return descent.sgd(
             *pairs, rate, params.batch, params.clip_norm, f, first, last, *streams, monitor.cancel, monitor.progress
         )
 
