@@ -21,6 +21,14 @@ DONE = STATUS["done"]
 CANCELLED = STATUS["cancelled"]
 DIVERGED = STATUS["diverged"]
 VIEWS = PAIRS["views"]
+EDGES = PAIRS["edges"]
+
+
+def row_sums(indptr, data):
+    """(entries,) running sums within each row of a sparse matrix in row form, as the draws read them."""
+    running = np.cumsum(data)
+    before = np.concatenate([[0.0], running])[indptr[:-1]]
+    return running - np.repeat(before, np.diff(indptr))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

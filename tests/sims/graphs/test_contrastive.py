@@ -17,6 +17,7 @@ def rng(seed=0):
 def sampler(graph):
     aug = graph.kernel
     rows = [np.cumsum(aug.data[a:b]) for a, b in zip(aug.indptr[:-1], aug.indptr[1:], strict=True)]
+    np.testing.assert_allclose(descent.row_sums(aug.indptr, aug.data), np.concatenate(rows), atol=1e-14)
     return np.cumsum(graph.p_nat), aug.indptr, aug.indices, np.concatenate(rows)
 
 
@@ -102,7 +103,7 @@ def test_descent_on_edges_follows_the_batch_loss_edge_by_edge():
             by_hand[x] -= eta / (4 * w[x]) * g
     cancel, progress = np.zeros(1, np.uint8), np.zeros(1, np.int64)
     done = descent.sgd(
-        descent.PAIRS["edges"], *tables, eta / (4 * w), B, 0.0, f, 0, steps, rng(1), rng(2), rng(3), cancel, progress
+        descent.EDGES, *tables, eta / (4 * w), B, 0.0, f, 0, steps, rng(1), rng(2), rng(3), cancel, progress
     )
     assert done == (descent.DONE, steps) and progress[0] == steps
     np.testing.assert_allclose(f, by_hand, rtol=1e-11)
