@@ -18,6 +18,7 @@ Sources of the model: HaoChen, Wei, Kumar, Ma, NeurIPS 2022, arXiv 2204.02683; S
 Liang, ICML 2022, arXiv 2204.00570. The formulas were derived here.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -161,6 +162,19 @@ def _levels(model: BlockModel) -> list[list[str]]:
 def least_loss(model: BlockModel, k: int) -> float:
     """The least spectral contrastive loss of k features: minus the sum of the k largest squared eigenvalues."""
     return -float(np.sum(np.maximum(model.spectrum[:k], 0.0) ** 2))
+
+
+def settling_time(model: BlockModel, k: int, start: float, left: float = 1e-3) -> float:
+    """Time of the gradient flow from entries of size `start` until its features count as the minimiser's. Heuristic.
+
+    The smallest kept eigenvalue lam grows its mass from start^2 as exp(8 lam t), and the next one is left behind as
+    exp(-4 gap t), down to `left`. Infinite where the two are equal.
+    """
+    values = np.append(np.maximum(model.spectrum, 0.0), 0.0)
+    last = min(k, int(np.sum(values > 0.0))) - 1
+    lam, gap = float(values[last]), float(values[last] - values[last + 1])
+    grown = max(0.0, math.log(lam / start**2)) / (8.0 * lam)
+    return grown + math.log(1.0 / left) / (4.0 * gap) if gap > TIE else math.inf
 
 
 # -- heads ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from theory import domains
+from theory.augmentation_graph import gradient_flow, mode_masses, subspace_tangent
 from theory.domains import CLASS, CONSTANT, DOMAIN, GROUPS, INTERACTION, BlockModel
 
 PUBLISHED = [
@@ -161,14 +162,32 @@ def test_the_least_loss_is_that_of_the_features():
         assert domains.least_loss(model, k) == pytest.approx(loss, abs=1e-11)
 
 
+@pytest.mark.parametrize("index", [0, 1, 2, 4])
+def test_the_flow_has_settled_by_its_time(index):
+    """The closed form of the gradient flow from normal entries of 0.1: the tangent to the top eigenspace is small."""
+    model, rng = PUBLISHED[index][0], np.random.default_rng(7)
+    k = model.classes + model.domains - 1
+    time = domains.settling_time(model, k, 0.1)
+    start = 0.1 * rng.standard_normal((len(model.spectrum), k))
+    early, late = subspace_tangent(model.spectrum, start, np.array([time / 4, time]))
+    assert late < 0.05 < early
+    masses = mode_masses(gradient_flow(model.spectrum, start, np.array([time])))[0]
+    np.testing.assert_allclose(masses[:k], model.spectrum[:k], atol=0.02)
+
+
+def test_a_cut_through_an_eigenvalue_never_settles():
+    assert domains.settling_time(PUBLISHED[1][0], 3, 0.1) == np.inf
+    assert domains.settling_time(BlockModel(2, 2, 0.1, 0.8, 0.8, 0.1), 4, 0.1) < 20, "negative ones count as zero"
+
+
 # -- heads -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.1])
 def test_answers_are_those_of_least_squares_in_every_basis(ridge):
-    """200 random models, each in 3 random bases; where theory gives a number, all bases do, and it is the same."""
+    """100 random models, each in 3 random bases; where theory gives a number, all bases do, and it is the same."""
     rng, answered, silent = np.random.default_rng(4), 0, 0
-    for _ in range(200):
+    for _ in range(100):
         model = random_model(rng)
         k = int(rng.integers(1, model.classes * model.domains + 1))
         expected = (
@@ -186,7 +205,7 @@ def test_answers_are_those_of_least_squares_in_every_basis(ridge):
                 else:
                     answered += 1
                     assert value == pytest.approx(answer.value, abs=1e-8), (model, k)
-    assert answered > 1500 and silent > 50
+    assert answered > 750 and silent > 25
 
 
 @pytest.mark.parametrize(
