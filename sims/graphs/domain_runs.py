@@ -6,7 +6,7 @@ weights, n_features, training, learning_rate, batch, init_scale, steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,11 +78,18 @@ class Outcome:
         )
 
 
-def run(params: Any, case: Case, head: Callable[[Array], Array], step: Integers, monitor: Monitor) -> Outcome:
+def run(
+    params: Any,
+    case: Case,
+    head: Callable[[Array], Array],
+    step: Integers,
+    monitor: Monitor,
+    more: Callable[[Array], Sequence[float]] = lambda f: (),
+) -> Outcome:
     """Solve or train, measuring at every recorded step; `head` makes (k, r) of features (N, k).
 
     Recorded are, in this order: loss, accuracy on the target and on the source, that of the classifier of domains,
-    and the gain. What is not defined is NaN.
+    the gain, and whatever `more` makes of features. What is not defined is NaN.
     """
     graph, k = case.graph, params.n_features
     root = np.sqrt(graph.w)[:, None]
@@ -100,7 +107,7 @@ def run(params: Any, case: Case, head: Callable[[Array], Array], step: Integers,
         wanted,
         advance,
         look,
-        lambda F, at: _measured(case, F, F / root, head),
+        lambda F, at: np.array([*_measured(case, F, F / root, head), *more(F / root)]),
         lambda F: domains.placed(graph, F / root, head(F / root), nodes),
         monitor,
         moves=trained,
@@ -111,13 +118,13 @@ def run(params: Any, case: Case, head: Callable[[Array], Array], step: Integers,
     return Outcome(F / root, end, wanted, _finals(case, params, F, F / root), advice)
 
 
-def _measured(case: Case, F: Array, f: Array, head: Callable[[Array], Array]) -> Array:
+def _measured(case: Case, F: Array, f: Array, head: Callable[[Array], Array]) -> tuple[float, ...]:
     graph, undefined = case.graph, case.undefined
     target, source, gain = domains.transfer(graph, f @ head(f))
     told = domains.domain_accuracy(graph, f)
     if undefined & {CLASS, INTERACTION}:
         target = source = gain = np.nan
-    return np.array([graph.loss(F), target, source, np.nan if DOMAIN in undefined else told, gain])
+    return graph.loss(F), target, source, np.nan if DOMAIN in undefined else told, gain
 
 
 def _finals(case: Case, params: Any, F: Array, f: Array) -> dict[str, Any]:

@@ -13,13 +13,22 @@ from numpy.typing import NDArray
 
 from ..engine import Claim, Measured
 from ..engine.judges import farthest, first_broken, mean_se
+from ..graphs.domain_judges import (
+    everywhere,
+    exact,
+    jump,
+    largest_gap,
+    like_the_minimiser,
+    mean_of,
+    never_below,
+    source_tells,
+)
 
 if TYPE_CHECKING:
     from ..engine import Run
     from .lab import LinearTransferParams
 
 Array = NDArray[np.float64]
-Judge = Callable[["Sequence[Run]"], Measured]
 Runs = Callable[["LinearTransferParams"], "list[LinearTransferParams]"]
 
 _PAPER = "HaoChen et al. 2022"
@@ -30,10 +39,6 @@ _DISTANCES = ("domain_distance", "class_distance")
 LINKS = {"graph": "random", "classes": 5, "domains": 2, "within": 0.5, "across_classes": 0.15, "across_both": 0.05}
 BELOW, ABOVE = (0.01, 0.03), (0.07, 0.09, 0.2)  # weights across domains on the two sides of that across both
 FEATURES = 6  # of five classes in two domains, those of classes and of domains
-
-
-def _exact(measured: float, tolerance: float, predicted: float = 0.0) -> Measured:
-    return Measured(predicted, measured, 0.0, tolerance)
 
 
 def _answers(p: LinearTransferParams) -> tuple[float | None, float | None]:
@@ -134,22 +139,7 @@ def _judge_spectrum(runs: Sequence[Run]) -> Measured:
 
     (run,) = runs
     found = run.trace.finals["eigenvalues"]
-    return _exact(float(np.max(np.abs(found - model_of(run.params).spectrum))), 1e-10)
-
-
-def _largest_gap(names: Sequence[str], tolerance: float) -> Judge:
-    """The runs' metrics against the predictions of the same names, where they are farthest apart in any replicate."""
-
-    def judge(runs: Sequence[Run]) -> Measured:
-        gaps = [
-            np.max(np.abs(run.values[name] - float(run.prediction.prediction[name])))
-            for run in runs
-            for name in names
-            if run.prediction.prediction[name] is not None
-        ]
-        return _exact(float(np.max(gaps, initial=0.0)), tolerance)
-
-    return judge
+    return exact(float(np.max(np.abs(found - model_of(run.params).spectrum))), 1e-10)
 
 
 def _judge_full(runs: Sequence[Run]) -> Measured:
@@ -159,24 +149,13 @@ def _judge_full(runs: Sequence[Run]) -> Measured:
 
     (run,) = runs
     expected = full_gain(model_of(run.params))
-    return _exact(farthest([(float(value), 0.0) for value in run.values["gain"]], expected)[0], 1e-9, expected)
-
-
-def _judge_perfect(runs: Sequence[Run]) -> Measured:
-    (run,) = runs
-    both = np.concatenate([run.values["gain"], run.values["target_accuracy"]])
-    return _exact(farthest([(float(value), 0.0) for value in both], 1.0)[0], 1e-9, 1.0)
+    return exact(farthest([(float(value), 0.0) for value in run.values["gain"]], expected)[0], 1e-9, expected)
 
 
 def _judge_turned(runs: Sequence[Run]) -> Measured:
     """The target's largest accuracy in any basis."""
     (run,) = runs
-    return _exact(float(np.max(run.values["target_accuracy"])), 1e-9)
-
-
-def _judge_source_tells(runs: Sequence[Run]) -> Measured:
-    (run,) = runs
-    return Measured(float(np.mean(run.values["source_accuracy"])), *mean_se(run.values["target_accuracy"]), 0.1)
+    return exact(float(np.max(run.values["target_accuracy"])), 1e-9)
 
 
 def _judge_invariance(runs: Sequence[Run]) -> Measured:
@@ -184,40 +163,8 @@ def _judge_invariance(runs: Sequence[Run]) -> Measured:
     return Measured(1.0 / run.params.domains, *mean_se(run.values["domain_accuracy"]), 0.1)
 
 
-def _judge_trained(runs: Sequence[Run]) -> Measured:
-    """Accuracy on the target, and the gain: the one that is farther from what the minimiser has."""
-    (run,) = runs
-    gain, target = _answers(run.params)
-    assert gain is not None and target is not None
-    found = [(gain, *mean_se(run.values["gain"])), (target, *mean_se(run.values["target_accuracy"]))]
-    return Measured(*max(found, key=lambda one: abs(one[1] - one[0])), 0.2)
-
-
-def _judge_never_below(runs: Sequence[Run]) -> Measured:
-    (run,) = runs
-    least = float(run.prediction.prediction["loss"])
-    return _exact(max(0.0, least - float(np.nanmin(run.trace.series["loss"]))), 1e-9)
-
-
 def _judge_walk(runs: Sequence[Run]) -> Measured:
-    return _exact(float(max(np.max(run.values["walk_error"]) for run in runs)), 1e-9)
-
-
-def _judge_jump(tolerance: float) -> Judge:
-    """Accuracy on the target 0 below, 1 above: the weight that is farthest off."""
-
-    def judge(runs: Sequence[Run]) -> Measured:
-        found = []
-        for run in runs:
-            above = run.params.across_domains > run.params.across_both
-            found.append((float(above), *mean_se(run.values["target_accuracy"])))
-        return Measured(*max(found, key=lambda one: abs(one[1] - one[0])), tolerance)
-
-    return judge
-
-
-def _judge_domains(runs: Sequence[Run]) -> Measured:
-    return Measured(1.0, *farthest([mean_se(run.values["domain_accuracy"]) for run in runs], 1.0), 0.02)
+    return exact(float(max(np.max(run.values["walk_error"]) for run in runs)), 1e-9)
 
 
 def _judge_soft(runs: Sequence[Run]) -> Measured:
@@ -226,15 +173,7 @@ def _judge_soft(runs: Sequence[Run]) -> Measured:
     for run in runs:
         mean, above = float(np.mean(run.values["target_accuracy"])), run.params.across_domains > run.params.across_both
         wrong.append(0.5 - mean if above else mean - 0.5)
-    return _exact(max(0.0, *wrong), 1e-9)
-
-
-def _judge_limit(tolerance: float) -> Judge:
-    def judge(runs: Sequence[Run]) -> Measured:
-        (run,) = runs
-        return Measured(1.0, *mean_se(run.values["target_accuracy"]), tolerance)
-
-    return judge
+    return exact(max(0.0, *wrong), 1e-9)
 
 
 # -- over which runs -----------------------------------------------------------------------------------------------
@@ -297,21 +236,21 @@ CLAIMS = (
         "The source's class contrast reaches the target multiplied by the ratio of kept eigenvalues (to 1e-9).",
         f"{_BLOCKS}, and a head on the source alone",
         about=_predicts("gain"),
-        judge=_largest_gap(("gain",), 1e-9),
+        judge=largest_gap(("gain",), 1e-9),
     ),
     Claim(
         "verdicts",
         "Accuracies on target, source and domains are those of the groups that are kept: all, none or chance.",
         _BLOCKS,
         about=_predicts(*_ACCURACIES),
-        judge=_largest_gap(_ACCURACIES, 1e-9),
+        judge=largest_gap(_ACCURACIES, 1e-9),
     ),
     Claim(
         "distances",
         "Squared distances between classes and between domains are sums of kept eigenvalues (to 1e-9).",
         _BLOCKS,
         about=_predicts(*_DISTANCES),
-        judge=_largest_gap(_DISTANCES, 1e-9),
+        judge=largest_gap(_DISTANCES, 1e-9),
     ),
     Claim(
         "full_gain",
@@ -328,7 +267,7 @@ CLAIMS = (
         about=_population,
         assumes=first_broken(_links_across_domains, _links_across_classes),
         over=lambda params: [_together(params)],
-        judge=_judge_perfect,
+        judge=everywhere(("gain", "target_accuracy"), 1.0, 1e-9),
     ),
     Claim(
         "wrong_wiring",
@@ -343,7 +282,7 @@ CLAIMS = (
         "A head that is right on the source is as right on the target.",
         "false on purpose: it depends on how the domains are linked",
         about=_known_transfer,
-        judge=_judge_source_tells,
+        judge=source_tells,
     ),
     Claim(
         "needs_invariance",
@@ -357,14 +296,14 @@ CLAIMS = (
         "Trained by descent, features transfer as the minimiser's do: gain and target accuracy within 0.2.",
         "the loss is a low-rank factorisation; small steps",
         about=_trained_population,
-        judge=_judge_trained,
+        judge=like_the_minimiser,
     ),
     Claim(
         "never_below",
         "No features that are trained ever have a smaller loss than the minimiser.",
         "the loss is a low-rank factorisation of the normalised weights",
         about=lambda p: _population(p) and p.training == "sgd",
-        judge=_judge_never_below,
+        judge=never_below,
     ),
     Claim(
         "averaged_gain",
@@ -372,7 +311,7 @@ CLAIMS = (
         f"{_PAPER}, its algorithm, on the block model",
         about=_full,
         over=_powers,
-        judge=_largest_gap(("gain",), 1e-9),
+        judge=largest_gap(("gain",), 1e-9),
     ),
     Claim(
         "labels_spread",
@@ -388,7 +327,7 @@ CLAIMS = (
         f"Shen et al. 2022 for alpha > gamma; {_BLOCKS} below",
         about=_links,
         over=_sampled((*BELOW, *ABOVE)),
-        judge=_judge_jump(0.02),
+        judge=jump(0.02),
     ),
     Claim(
         "averages_jump",
@@ -396,7 +335,7 @@ CLAIMS = (
         _PAPER,
         about=_links,
         over=_sampled((*BELOW, *ABOVE), head="averaging", walk_steps=2),
-        judge=_judge_jump(0.03),
+        judge=jump(0.03),
     ),
     Claim(
         "domains_stay_apart",
@@ -404,7 +343,7 @@ CLAIMS = (
         f"{_BLOCKS}: contrasts of domains are kept throughout",
         about=_links,
         over=_sampled((*BELOW, 0.05, *ABOVE)),
-        judge=_judge_domains,
+        judge=mean_of("domain_accuracy", 1.0, 0.02),
     ),
     Claim(
         "soft_margin",
@@ -420,7 +359,7 @@ CLAIMS = (
         "Shen et al. 2022: enough nodes",
         about=_links,
         over=_sampled((0.09,), nodes_per_block=160),
-        judge=_judge_limit(0.02),
+        judge=mean_of("target_accuracy", 1.0, 0.02),
     ),
     Claim(
         "limit_with_ten_nodes",
@@ -428,6 +367,6 @@ CLAIMS = (
         "false on purpose: the theorem is one of many nodes",
         about=_links,
         over=_sampled((0.09,), nodes_per_block=10, replicates=40),
-        judge=_judge_limit(0.1),
+        judge=mean_of("target_accuracy", 1.0, 0.1),
     ),
 )
