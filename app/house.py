@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 SESSIONS = 300  # browser tabs at once, unless CHALKLINE_SESSIONS says otherwise
@@ -14,6 +15,7 @@ class House:
     public: tuple[str, ...] = ()  # names under which a proxy shows us
     limit: int = SESSIONS
     sessions: int = 0
+    left: Callable[[], None] = lambda: None  # runs, in a thread of its own, a little after a tab has gone
     last_message: float = 0.0
     state: str = "starting"  # "ok" once everything is warm
 

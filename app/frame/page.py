@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from sims.engine import BadInput, Lab, Params, TooLarge, confirmations, get_lab
+from sims.engine import BadInput, Lab, Params, TooLarge, get_lab
 from sims.engine.budget import describe_seconds
 from sims.engine.jobs import Job
 from sims.engine.params import Value, canonical_json
 
-from . import look
+from . import confirmed, look
 from .form import form
 from .pictures import X_AXES, Picture, band_words, by_clock, overlay_preview
 from .player import player
@@ -94,10 +94,16 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
     if instead(view):
         return
     pictures = _pictures(module, view)
+    report = None if look.embedded() else confirmed.newest(lab)
+    if report is not None:
+        pictures = confirmed.lay_over(module, view, pictures, report)
     _draw(view, pictures)
     if look.embedded():
         return
-    _confirmed(lab)
+    if report is not None:
+        figures = confirmed.figures(lab.id, report["created"], report)
+        confirmed.show(view, report, figures)
+        pictures = [*pictures, *figures]
     if story.experiment is not None:
         story.experiment(view)
 
@@ -332,13 +338,6 @@ def _draw(view: View, pictures: Sequence[Picture]) -> None:
         _, missing = fetch(view.lab, picture.needs)
         if missing:
             _offer(view.lab, picture, missing)
-
-
-def _confirmed(lab: Lab) -> None:
-    """One line about the newest confirmation of the lab, if there is one."""
-    report = confirmations.newest(lab.id)
-    if report is not None:
-        st.caption(escape(confirmations.sentence(report)))
 
 
 def _offer(lab: Lab, picture: Picture, missing: list[Params]) -> None:

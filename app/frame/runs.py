@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,18 +12,16 @@ from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from sims.engine import ChalklineError, Lab, Params, Run, TooLarge
-from sims.engine.budget import Budget, command_line, describe_seconds, estimate, require
+from sims.engine.budget import Budget, command_line, describe_bytes, describe_seconds, estimate, require
 from sims.engine.jobs import Job, Jobs
 from sims.engine.keys import run_key
 from sims.engine.store import Store
 
+from .limits import FREE_BYTES, LIVE_BYTES, LIVE_SECONDS, QUEUE_SECONDS, SESSION_BYTES, SESSION_SECONDS
 from .state import PageState
 from .words import escape
 
 PATIENCE_SECONDS = 1.5  # a rerun waits this long before it shows a progress bar instead
-LIVE_SECONDS = float(os.environ.get("CHALKLINE_LIVE_SECONDS", "60"))
-LIVE_BYTES = 256e6
-QUEUE_SECONDS = float(os.environ.get("CHALKLINE_QUEUE_SECONDS", "300"))
 # What a run may end in that is told in a sentence: the last is a theory's solver that did not converge.
 FAILURES = (ChalklineError, ArithmeticError)
 
@@ -57,7 +54,7 @@ class View:
 @cache
 def server_jobs() -> Jobs:
     """The jobs of this server process."""
-    return Jobs(Store())
+    return Jobs(Store(), leave_free=FREE_BYTES)
 
 
 def release_absent() -> None:
@@ -79,15 +76,33 @@ def submit(lab: Lab, wanted: Mapping[str, Params], keep: Sequence[str] = ()) -> 
         TooLarge: one of them is beyond what a page may ask for; nothing is started then.
     """
     jobs, session = server_jobs(), session_id()
-    for params in wanted.values():
-        key = run_key(lab, params)
-        stored = jobs.store is not None and jobs.store.holds(key)
-        if not stored:
-            budget = require(lab, params, seconds=LIVE_SECONDS, bytes=LIVE_BYTES)
-            if not jobs.on_its_way(key):
-                _require_turn(lab, params, budget)
+    lacking = [params for params in wanted.values() if not _is_at_hand(run_key(lab, params))]
+    require_live(lab, lacking)
+    for params in lacking:
+        if not jobs.on_its_way(run_key(lab, params)):
+            _require_turn(lab, params, estimate(lab, params))
     jobs.release(session, keep={f"{lab.id}/{label}" for label in (*wanted, *keep)})
     return {label: jobs.submit(lab, params, session, f"{lab.id}/{label}") for label, params in wanted.items()}
+
+
+def require_live(lab: Lab, wanted: Sequence[Params]) -> None:
+    """Raises TooLarge where one of these runs, or all of them together, are beyond what a page may ask for."""
+    budgets = [require(lab, params, seconds=LIVE_SECONDS, bytes=LIVE_BYTES) for params in wanted]
+    seconds, size = sum(budget.seconds for budget in budgets), sum(budget.bytes for budget in budgets)
+    if seconds > SESSION_SECONDS or size > SESSION_BYTES:
+        commands = "; ".join(command_line(lab, params) for params in wanted)
+        raise TooLarge(
+            f"The runs that this page lacks ({len(budgets)}) would take about {describe_seconds(seconds)} and "
+            f"{describe_bytes(size)} together; the limit of one tab is {describe_seconds(SESSION_SECONDS)} of "
+            f"computing and {describe_bytes(SESSION_BYTES)} of memory. Draw fewer of them, or run them elsewhere: "
+            f"{commands}"
+        )
+
+
+def _is_at_hand(key: str) -> bool:
+    """Whether a run of that key need not be computed."""
+    jobs = server_jobs()
+    return jobs.recall(key) is not None or (jobs.store is not None and jobs.store.holds(key))
 
 
 def _require_turn(lab: Lab, params: Params, budget: Budget) -> None:
@@ -181,11 +196,17 @@ def fetch(
     """Runs that a picture needs, by key, and those that are missing.
 
     Only what has been computed before is fetched, unless `compute` asks for the rest, one after the other. Of one
-    that fails its message is shown.
+    that fails its message is shown, as is why the rest is too much for a page.
     """
     jobs, session = server_jobs(), session_id()
     found: dict[str, Run] = {}
     missing = []
+    if compute:
+        try:
+            require_live(lab, [params for params in wanted if not _is_at_hand(run_key(lab, params))])
+        except TooLarge as refusal:
+            st.error(escape(str(refusal)))
+            compute = False
     for index, params in enumerate(wanted):
         key = run_key(lab, params)
         run = jobs.recall(key)

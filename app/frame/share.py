@@ -171,7 +171,7 @@ def qr_code(text: str) -> str | None:
 def data_tables(pictures: Sequence[Picture]) -> None:
     """What the pictures show, in words and as tables."""
     for picture in pictures:
-        st.markdown(f"**{picture.title}.** {picture.alt}")
+        st.markdown(f"**{escape(picture.title)}.** {escape(picture.alt)}")
         st.dataframe(drawn_table(picture), height=220, hide_index=True)
 
 

@@ -28,7 +28,7 @@ from sims.engine.sweep import Failure, Paused, Plan, Progress, Sweep, open_sweep
 from sims.engine.sweep_store import SweepFolder, open_folder
 from sims.engine.sweep_tables import summary_table
 
-from .runs import LIVE_BYTES, LIVE_SECONDS
+from .limits import LIVE_BYTES, LIVE_SECONDS
 
 if TYPE_CHECKING:
     import pyarrow as pa
