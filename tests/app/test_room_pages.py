@@ -169,7 +169,7 @@ def test_without_an_ensemble_a_student_has_the_teachers_own_run(room):
     me.rooms().set(room.code, ensemble=False)
     app = opened(room=room.code)
     assert app.session_state[f"state/{LAB.id}"].focus == PARAMS
-    assert "computed" not in texts(app)
+    assert not [one for one in app.toggle if one.label == "Everyone's ensemble"]
 
 
 def test_the_teacher_may_take_the_controls_from_those_who_follow(room):
