@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import signal
 import threading
 import time
@@ -340,12 +341,12 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget
     """
     context = Context()
     sizes = (monitor.cancel.nbytes, monitor.progress.nbytes, monitor.records.nbytes)
-    blocks = [SharedMemory(create=True, size=size) for size in sizes]
+    names = [f"chalkline-{os.getpid()}-{secrets.token_hex(6)}" for _ in sizes]  # to tell whose they are
+    blocks = [SharedMemory(name, create=True, size=size) for name, size in zip(names, sizes, strict=True)]
     shared = _monitor_over(blocks, monitor.records.shape)
     shared.cancel[:], shared.progress[:] = monitor.cancel, monitor.progress
     shared.records[...] = monitor.records
     receiver, sender = context.Pipe(duplex=False)
-    names = [block.name for block in blocks]
     most = confine.allowed_seconds(budget)
     arguments = (lab.id, params.active(), names, sender, most)
     worker = context.Process(target=_worker, args=arguments, daemon=True)
