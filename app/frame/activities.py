@@ -130,7 +130,7 @@ def teachers() -> tuple[tuple[Activity, ...], tuple[str, ...]]:
 @cache
 def _ours() -> Mapping[str, tuple[Activity, ...]]:
     found: dict[str, tuple[Activity, ...]] = {}
-    for path in sorted(FOLDER.glob("*.md")):
+    for path in sorted(FOLDER.glob("*.md"), key=lambda path: path.stem):
         one = read(path.read_text(encoding="utf-8"), path.stem)
         found[one.lab] = (*found.get(one.lab, ()), one)
     return MappingProxyType(found)

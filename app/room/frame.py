@@ -119,7 +119,9 @@ def _follow(part: Part, room: Room, lab_id: str, pages: Pages) -> bool:
     if part.leads or room.lab not in pages or (me.is_detached() and not wanted):
         return False
     known = (st.session_state.get("room/shown"), st.session_state.get("room/ensemble")) == (room.shown, room.ensemble)
-    if known and not wanted:
+    # A request of this tab may have overtaken the change of pages, and have brought it back to the page before.
+    arrived = st.session_state.get("room/arriving") is None or lab_id == room.lab
+    if known and arrived and not wanted:
         return False
     st.session_state["room/shown"], st.session_state["room/ensemble"] = room.shown, room.ensemble
     tab = {name: st.query_params.get_all(name) for name in st.query_params if name in TAB_KEYS}
@@ -127,7 +129,7 @@ def _follow(part: Part, room: Room, lab_id: str, pages: Pages) -> bool:
     for kept in (f"state/{room.lab}", f"address/{room.lab}"):
         st.session_state.pop(kept, None)
     if lab_id != room.lab:
-        st.session_state["room/arriving"] = True
+        st.session_state["room/arriving"] = room.lab
         st.switch_page(pages[room.lab], query_params=address)
     st.query_params.from_dict(address)
     return True
@@ -156,7 +158,10 @@ def _after(part: Part, room: Room, lab_id: str, followed: bool) -> None:
             _show_class(part, lab_id)
         return
     place = (lab_id, own_address() if lab_id else {})
-    if followed or st.session_state.pop("room/arriving", False) or "room/placed" not in st.session_state:
+    arriving = st.session_state.get("room/arriving")
+    if arriving == lab_id:
+        del st.session_state["room/arriving"]
+    if followed or arriving is not None or "room/placed" not in st.session_state:
         st.session_state["room/placed"] = place
     elif st.session_state["room/placed"] != place and room.lab and not me.is_detached():
         me.detach()

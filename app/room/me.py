@@ -21,6 +21,7 @@ from sims.engine.store import Store
 from ..frame.state import ROOM_KEYS
 from .store import NoRoom, Room, Rooms, tidy_code
 
+_FOLLOWING = ("room/placed", "room/shown", "room/ensemble", "room/arriving", "room/step")  # of a tab that follows
 OFF = "Rooms are switched off on this server."
 
 
@@ -91,7 +92,7 @@ def take(part: Part) -> None:
 
 def leave() -> None:
     """Take no part any more. A seat's number is not given again."""
-    for name in ("room", "room/detached", "room/placed", "room/shown"):
+    for name in ("room", "room/detached", *_FOLLOWING):
         st.session_state.pop(name, None)
     _clear_address()
 
@@ -123,7 +124,7 @@ def told() -> list[str]:
 def _enter(code: str) -> Part | None:
     """The part that the address asks for."""
     leaving = {name: st.query_params.get(name, "") for name in ROOM_KEYS}
-    for name in ("room", "room/placed", "room/shown"):
+    for name in ("room", *_FOLLOWING):
         st.session_state.pop(name, None)
     st.session_state["room/detached"] = leaving["detached"] == "1"
     try:
