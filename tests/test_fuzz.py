@@ -219,7 +219,7 @@ def extremes(lab: Lab) -> list[tuple[str, Params]]:
 
 def bases(lab: Lab, name: str) -> list[Params]:
     """The default where the field is active there; else, and where a rule forbids it, what is drawn at random."""
-    drawn = [draw_params(lab, random.Random(seed)) for seed in range(40)]
+    drawn = [draw_params(lab, random.Random(seed)) for seed in range(300)]
     return [params for params in (lab.params.make(), *drawn) if params.is_active(name)]
 
 
@@ -243,6 +243,7 @@ def finishes_or_is_refused(lab: Lab, what: str, params: Params, seconds: float) 
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.01, pytest.param(2.0, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_every_extreme_of_every_bound_finishes_or_is_refused(lab, seconds):
     tried = extremes(lab)

@@ -141,7 +141,7 @@ def _params(base: Params, lab: Lab, texts: Mapping[str, str], version: int, noti
         try:
             return base.replace(**values)
         except BadInput as error:
-            named = [problem.parameter for problem in error.problems if not isinstance(problem, str)]
+            named = dict.fromkeys(problem.parameter for problem in error.problems if not isinstance(problem, str))
             wrong = [name for name in named if name in values] or _at_odds(base, values)
             notices.append(f"{error} The link's {', '.join(wrong)} was ignored.")
             for name in wrong:
