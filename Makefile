@@ -9,6 +9,9 @@ PYTHON_ENV := .venv/bin/python
 # Where `make lock` finds PyTorch's CPU wheels: a page or a folder of them.
 TORCH_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
 
+# Tests run on all cores; `make test SPREAD=` runs them one after the other.
+SPREAD ?= -n logical --dist loadgroup
+
 .PHONY: setup run warm test test-all lint bench load lock clean
 
 setup:
@@ -25,10 +28,10 @@ lint: setup
 	$(PYTHON_ENV) -m mypy
 
 test: lint
-	$(PYTHON_ENV) -m pytest -m "not slow"
+	$(PYTHON_ENV) -m pytest $(SPREAD) -m "not slow"
 
 test-all: lint
-	$(PYTHON_ENV) -m pytest
+	$(PYTHON_ENV) -m pytest $(SPREAD)
 
 # JAX is a rival of the benchmarks alone; where it cannot be had, its rows say so.
 bench: setup

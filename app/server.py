@@ -21,7 +21,6 @@ import time
 import tomllib
 import webbrowser
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from streamlit import config
 from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 
 from app import net
+from app.house import SESSIONS, House, built
 from app.vega import VEGA_VERSION, vega
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +46,6 @@ STREAM = "/_stcore/stream"
 METRICS = "/_stcore/metrics"
 FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 
-SESSIONS = 300  # browser tabs at once, unless CHALKLINE_SESSIONS says otherwise
 RERUNS_PER_SECOND = 20.0  # of one tab; a faster sender waits, and so slows only itself
 BURST = 40  # messages that a tab may send at once before it is slowed
 INCOMING_BYTES = 8 * 2**20  # one message from a browser; widgets' states are a few kB
@@ -60,18 +59,6 @@ FULL = "This Chalkline server is full ({limit} open pages): try again in a minut
 VEGA_URL = f"/assets/vega.js?v={VEGA_VERSION}"
 
 logger = logging.getLogger("chalkline.server")
-
-
-@dataclass
-class House:
-    """What the gate, the janitor and the health check know of the running server."""
-
-    public: tuple[str, ...] = ()  # names under which a proxy shows us
-    limit: int = SESSIONS
-    sessions: int = 0
-    left: Callable[[], None] = lambda: None  # runs, in a thread of its own, a little after a tab has gone
-    last_message: float = 0.0
-    state: str = "starting"  # "ok" once everything is warm
 
 
 class Gate:
@@ -250,11 +237,15 @@ def warm_up() -> None:
 
 
 def release_absent() -> None:
-    """Cancels what closed tabs were waiting for."""
+    """Cancels what closed tabs were waiting for, and forgets rooms that have ended."""
     from app.frame import runs, sweep_jobs
+    from app.room import me
 
     runs.release_absent()
     sweep_jobs.release_absent()
+    rooms = me.rooms()
+    if rooms is not None:
+        rooms.sweep()
 
 
 def janitor(
@@ -310,7 +301,7 @@ def build(
     config.get_config_options(force_reparse=True)
     for name, value in settings(hosts, public, port).items():
         config.set_option(name, value)
-    house = House(public=public, limit=sessions, left=release_absent)
+    house = built(House(public=public, limit=sessions, left=release_absent))
 
     def health(_: Request) -> Response:
         return PlainTextResponse(house.state, 200 if house.state == "ok" else 503)

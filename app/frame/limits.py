@@ -26,3 +26,4 @@ SESSION_BYTES = 1e6 * positive(
     "CHALKLINE_SESSION_MB", os.environ.get("CHALKLINE_SESSION_MB", f"{4 * LIVE_BYTES / 1e6:f}")
 )
 FREE_BYTES = 1e6 * positive("CHALKLINE_FREE_MB", os.environ.get("CHALKLINE_FREE_MB", "1024"))
+QUEUE_SECONDS = positive("CHALKLINE_QUEUE_SECONDS", os.environ.get("CHALKLINE_QUEUE_SECONDS", "300"))

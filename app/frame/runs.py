@@ -12,12 +12,12 @@ from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from sims.engine import ChalklineError, Lab, Params, Run, TooLarge
-from sims.engine.budget import command_line, describe_bytes, describe_seconds, estimate, require
+from sims.engine.budget import Budget, command_line, describe_bytes, describe_seconds, estimate, require
 from sims.engine.jobs import Job, Jobs
 from sims.engine.keys import run_key
 from sims.engine.store import Store
 
-from .limits import FREE_BYTES, LIVE_BYTES, LIVE_SECONDS, SESSION_BYTES, SESSION_SECONDS
+from .limits import FREE_BYTES, LIVE_BYTES, LIVE_SECONDS, QUEUE_SECONDS, SESSION_BYTES, SESSION_SECONDS
 from .state import PageState
 from .words import escape
 
@@ -76,7 +76,11 @@ def submit(lab: Lab, wanted: Mapping[str, Params], keep: Sequence[str] = ()) -> 
         TooLarge: one of them is beyond what a page may ask for; nothing is started then.
     """
     jobs, session = server_jobs(), session_id()
-    require_live(lab, [params for params in wanted.values() if not _is_at_hand(run_key(lab, params))])
+    lacking = [params for params in wanted.values() if not _is_at_hand(run_key(lab, params))]
+    require_live(lab, lacking)
+    for params in lacking:
+        if not jobs.on_its_way(run_key(lab, params)):
+            _require_turn(lab, params, estimate(lab, params))
     jobs.release(session, keep={f"{lab.id}/{label}" for label in (*wanted, *keep)})
     return {label: jobs.submit(lab, params, session, f"{lab.id}/{label}") for label, params in wanted.items()}
 
@@ -99,6 +103,17 @@ def _is_at_hand(key: str) -> bool:
     """Whether a run of that key need not be computed."""
     jobs = server_jobs()
     return jobs.recall(key) is not None or (jobs.store is not None and jobs.store.holds(key))
+
+
+def _require_turn(lab: Lab, params: Params, budget: Budget) -> None:
+    """Raises TooLarge, with the command line, where a run would have to wait too long for its turn."""
+    _, waiting, seconds = server_jobs().outlook(budget.seconds)
+    if seconds > QUEUE_SECONDS:
+        raise TooLarge(
+            f"The server is busy: {waiting} runs are waiting, and this one, of {budget}, would begin in about "
+            f"{describe_seconds(seconds)}. Ask again later, choose smaller sizes, or run it elsewhere: "
+            f"{command_line(lab, params)}"
+        )
 
 
 def wait_for(jobs: Mapping[str, Job], seconds: float = PATIENCE_SECONDS) -> bool:
@@ -139,8 +154,7 @@ def watch(jobs: Mapping[str, Job], preview: Callable[[Mapping[str, Job]], None])
             st.rerun()
         running = {label: job for label, job in jobs.items() if not job.finished()}
         for label, job in running.items():
-            expected = f", about {describe_seconds(job.budget.seconds)} in all" if job.budget else ""
-            st.progress(job.progress, text=f"{label}: {100 * job.progress:.0f} %{expected}")
+            st.progress(job.progress, text=f"{label}: {_how_far(job)}")
         if st.button("Stop", icon=":material/stop_circle:", shortcut="Escape"):
             st.session_state["stopped"] = {job.key for job in running.values()}
             for job in running.values():
@@ -149,6 +163,15 @@ def watch(jobs: Mapping[str, Job], preview: Callable[[Mapping[str, Job]], None])
         preview(jobs)
 
     progress()
+
+
+def _how_far(job: Job) -> str:
+    """How much of a run is done, or its place in the line, and how long it takes."""
+    expected = f", about {describe_seconds(job.budget.seconds)} in all" if job.budget else ""
+    if job.state != "waiting":
+        return f"{100 * job.progress:.0f} %{expected}"
+    before, seconds = job.ahead
+    return f"number {before + 1} in the queue, begins in about {describe_seconds(seconds)}{expected}"
 
 
 def given_up(lab: Lab, wanted: Sequence[Params]) -> bool:

@@ -18,7 +18,10 @@ from sims.engine.params import Value
 MOST_BESIDE = 6
 MOST_NOTICES = 8
 LONGEST_LABEL = 60
-VIEW_KEYS = ("embed", "embed_options", "present", "axis")  # what else a page's address may hold
+ROOM_KEYS = ("room", "seat", "teach", "screen", "detached")  # a tab's part in a room
+# Of an address, but no part of what its link restores: how one tab looks at it, and what stands beside it.
+TAB_KEYS = ("embed", "embed_options", "present", "controls", "guide", "at", *ROOM_KEYS)
+VIEW_KEYS = (*TAB_KEYS, "axis")  # what else a page's address may hold besides the runs
 
 
 @dataclass(frozen=True)

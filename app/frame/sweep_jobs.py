@@ -150,6 +150,11 @@ class Sweeps:
         with self._lock:
             return self._line.index(job) if job in self._line else 0
 
+    def length(self) -> int:
+        """How many sweeps are computed or wait."""
+        with self._lock:
+            return len(self._line)
+
     def sessions(self) -> set[str]:
         """The sessions that have a sweep."""
         with self._lock:

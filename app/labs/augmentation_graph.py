@@ -10,6 +10,7 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
+from app.frame.confirmed import Experiment, LaidOver, Points
 from app.frame.page import Story
 from app.frame.pictures import (
     CLAIMED,
@@ -149,6 +150,42 @@ def pictures(view: View) -> list[Picture]:
     if view.focus.trace.frames["embedding"].shape[2] > 1:
         drawn.append(embedding(view))
     return drawn
+
+
+def sampled_points(view: View, experiment: Experiment) -> Points | None:
+    """Eigenvalues of a graph of sampled views, with what the few views of each example add counted out."""
+    from theory.graphs import population_eigenvalue
+
+    settings, params = experiment["settings"], _params(view.focus)
+    shared = ("classes", "subclusters", "leak_within", "leak")
+    if params.graph != "blocks" or any(getattr(params, name) != settings[name] for name in shared):
+        return None
+    values = experiment["parts"]["float64"]["eigenvalues"][: settings["count"]]
+    found = [population_eigenvalue(value, settings["views"], settings["degree"]) for value in values]
+    words = (
+        f"a graph of {settings['nodes']:,} nodes and {settings['views']} views of each natural example, which are "
+        "counted out"
+    )
+    return Points(np.arange(1, len(found) + 1), found, words)
+
+
+def encoder_points(view: View, experiment: Experiment) -> Points | None:
+    """Sizes of the features of encoders of pictures, where the graph shown swaps as many glyphs as often."""
+    settings, params = experiment["settings"], _params(view.focus)
+    shared = ("glyphs", "glyph_swap", "colour_swap")
+    if params.graph != "glyphs" or params.glyph_set != "distinct":
+        return None
+    if any(getattr(params, name) != settings[name] for name in shared):
+        return None
+    sizes = np.mean([part["feature_eigenvalues"] for part in experiment["parts"].values()], axis=0)
+    words = f"sizes of the features of encoders that see pictures of {settings['side']} x {settings['side']} pixels"
+    return Points(np.arange(1, len(sizes) + 1), sizes, words)
+
+
+CONFIRMED = (
+    LaidOver("block_graph", "eigenvalues", sampled_points),
+    LaidOver("glyph_encoder", "eigenvalues", encoder_points),
+)
 
 
 def _params(run: Run) -> AugmentationGraphParams:

@@ -8,10 +8,11 @@ import altair as alt
 import numpy as np
 
 from app.frame.page import Story
-from app.frame.pictures import Picture, finish, hues, joined, overlay, point_legend
+from app.frame.pictures import PALETTE, Picture, finish, hues, joined, overlay, point_legend
 from app.frame.runs import View
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.contrastive_temperature.lab import BINS, ContrastiveTemperatureParams
+from sims.contrastive_temperature.prediction import dimension
 from sims.contrastive_temperature.training import labels
 from sims.engine import Params, Run
 from theory import contrastive_temperature as theory
@@ -86,7 +87,7 @@ def pictures(view: View) -> list[Picture]:
     """What temperature does: to the share of class, to a table, or to the force on uniform negatives."""
     model = _params(view.focus).model
     if model == "two_level":
-        return [law(view), found(view)]
+        return [law(view), evenness(view), course(view, "share", "The best share is found")]
     if model == "table":
         return [sphere(view), course(view, "tolerance", "Tolerance"), course(view, "uniformity", "Uniformity")]
     return [force(view), course(view, "mean_similarity", "Which negatives are pushed")]
@@ -160,9 +161,49 @@ def law(view: View) -> Picture:
     )
 
 
-def found(view: View) -> Picture:
-    """The share while its interval is halved."""
-    return course(view, "share", "The best share is found")
+def evenness(view: View) -> Picture:
+    """Uniformity against the temperature: what tolerance is paid with."""
+    p = _params(view.focus)
+    wanted = curve_runs(p) if p.fit == "minimised" else []
+    runs = [run for one in wanted if (run := view.at_hand(one)) is not None] + list(view.runs.values())
+    at = np.array([_params(run).temperature for run in runs])
+    values = np.array([float(np.mean(run.values["uniformity"])) for run in runs])
+    most = max(0.8, 1.1 * float(np.max(at)))
+    fine = np.linspace(0.0, most, 200)[1:]
+    line = np.array(
+        [
+            theory.uniformity(
+                theory.best_share(tau, p.overlap, p.classes, p.per_class), p.classes, p.per_class, dimension(p)
+            )
+            for tau in fine
+        ]
+    )
+    both = np.concatenate([values, line])
+    room = 0.06 * max(float(np.ptp(both)), 0.1)
+    x = alt.X(
+        "tau:Q",
+        title="temperature",
+        scale=alt.Scale(domain=[0, most], nice=False),
+        axis=alt.Axis(format="~g", grid=False),
+    )
+    y = alt.Y(
+        "value:Q",
+        title="uniformity (lower is more even)",
+        scale=alt.Scale(domain=[float(both.min()) - room, float(both.max()) + room], nice=False),
+        axis=alt.Axis(format="~g"),
+    )
+    chalk = alt.Chart(alt.NamedData("theory")).mark_line(strokeDash=[7, 4], strokeWidth=2.2, color="$text", clip=True)
+    points = alt.Chart(alt.NamedData("points")).mark_point(filled=True, size=75, color=PALETTE[0], clip=True)
+    said = "; ".join(f"{name}: {np.mean(run.values['uniformity']):.3g}" for name, run in view.runs.items())
+    return Picture(
+        id="evenness",
+        title="Tolerance is paid with uniformity",
+        spec=finish(alt.layer(chalk.encode(x, y), points.encode(x, y))),
+        alt=f"Uniformity, {said}; in closed form from {line[0]:.3g} to {line[-1]:.3g}.",
+        data={"points": {"tau": at, "value": values}, "theory": {"tau": fine, "value": line}},
+        needs=wanted,
+        note="Dashed: at the best share, with the spread of random directions.",
+    )
 
 
 # -- a table ---------------------------------------------------------------------------------------------------------

@@ -3,17 +3,22 @@
 A run estimated under two seconds is computed by the process-wide thread pool; a longer one by a spawned
 worker process, which can be killed. Either way a job can be watched (its records fill while it runs) and
 cancelled, a later job of the same session and slot replaces an earlier one, and equal runs asked for at the
-same time are computed once. A run that outlives its estimate five times is stopped, and not tried again.
+same time are computed once. Sessions take turns: short runs stand in one line, long ones in another. A run that
+outlives its estimate five times is stopped, and not tried again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import secrets
 import signal
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
@@ -28,12 +33,15 @@ from .execute import Run, RunMonitor, execute, restored
 from .keys import run_key
 from .lab import Lab
 from .params import Params
+from .provenance import cores
 from .registry import get_lab
 from .spawned import Context
 from .store import Store
+from .turns import Ticket, Turns
 
 THREAD_SECONDS = 2.0
-KILL_AFTER_SECONDS = 1.0
+KILL_AFTER_SECONDS = 0.1
+NICENESS = 10  # of worker processes: a short run of somebody else comes first
 HUNG = 10.0  # times what a worker may compute, and one that does not compute either is stopped
 _REMEMBERED = 128
 
@@ -42,7 +50,7 @@ logger = logging.getLogger("chalkline.runs")
 
 @dataclass
 class Job:
-    """A run on its way: `state` is `running`, `done`, `failed` or `cancelled`."""
+    """A run on its way: `state` is `running`, `waiting` (for its turn), `done`, `failed` or `cancelled`."""
 
     lab: Lab
     params: Params
@@ -55,11 +63,23 @@ class Job:
     _error: BaseException | None = None
     _finished: threading.Event = field(default_factory=threading.Event)
     _owners: set[tuple[str, str]] = field(default_factory=set)
+    _turns: Turns | None = None
+    _ticket: Ticket | None = None
 
     @property
     def wanted(self) -> bool:
         """Whether it has a result, or is on its way to one."""
-        return self.state == "done" or (self.state == "running" and not self.monitor.cancel[0])
+        return self.state == "done" or (self.state in ("running", "waiting") and not self.monitor.cancel[0])
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """Who waits for it."""
+        return tuple(session for session, _ in tuple(self._owners))
+
+    @property
+    def ahead(self) -> tuple[int, float]:
+        """While it waits, how many runs come before it, and about how many seconds until its turn."""
+        return (0, 0.0) if self._turns is None or self._ticket is None else self._turns.ahead(self._ticket)
 
     @property
     def progress(self) -> float:
@@ -77,6 +97,8 @@ class Job:
     def cancel(self) -> None:
         """Ask the run to stop; `state` becomes `cancelled` when it has."""
         self.monitor.cancel[0] = 1
+        if self._ticket is not None:
+            self._ticket.called.set()  # it need not wait for its turn to hear of it
 
     def result(self, timeout: float | None = None) -> Run:
         """The run, when it has ended.
@@ -105,11 +127,21 @@ class Jobs:
             job's `notice` says that its result was not kept.
         remember: how many finished runs stay in memory, least recently used first out.
         leave_free: bytes of the store's disk that visitors' runs do not fill; what comes then is not kept.
+        short, long: how many runs are computed at once in threads, and in processes.
     """
 
-    def __init__(self, store: Store | None, remember: int = _REMEMBERED, leave_free: float = 0.0):
+    def __init__(
+        self,
+        store: Store | None,
+        remember: int = _REMEMBERED,
+        leave_free: float = 0.0,
+        short: int | None = None,
+        long: int | None = None,
+    ):
         self.store = store
         self.leave_free = leave_free
+        self._short = Turns(cores() + 1 if short is None else short)  # one of them may be writing its result
+        self._long = Turns(max(2, cores() // 2) if long is None else long)
         self.computed = 0  # runs that were neither remembered nor stored
         self._remember = remember
         self._lock = threading.Lock()
@@ -141,6 +173,20 @@ class Jobs:
         """The finished run of that key, if it is still in memory."""
         with self._lock:
             return self._recent.get(key)
+
+    def on_its_way(self, key: str) -> bool:
+        """Whether the run of that key is remembered, or somebody waits for it."""
+        with self._lock:
+            job = self._running.get(key)
+            return key in self._recent or (job is not None and job.wanted)
+
+    def outlook(self, seconds: float) -> tuple[int, int, float]:
+        """For a run of that estimate: how many of its kind run, how many wait, about how many seconds it would."""
+        return self._turns_for(seconds).outlook()
+
+    def lines(self) -> dict[str, tuple[int, int, float]]:
+        """The same for short and for long runs."""
+        return {"short": self._short.outlook(), "long": self._long.outlook()}
 
     def sessions(self) -> set[str]:
         """The sessions that hold jobs."""
@@ -214,12 +260,13 @@ class Jobs:
         if stopped is not None:
             raise TooLarge(stopped)
         budget = job.budget = estimate(job.lab, job.params)
-        with self._lock:
-            self.computed += 1
-        if budget.seconds < THREAD_SECONDS:
-            run = run_in_thread(job.lab, job.params, job.monitor, budget)
-        else:
-            run = run_in_process(job.lab, job.params, job.monitor, budget)
+        with self._turn(job):
+            with self._lock:
+                self.computed += 1
+            if budget.seconds < THREAD_SECONDS:
+                run = run_in_thread(job.lab, job.params, job.monitor, budget)
+            else:
+                run = run_in_process(job.lab, job.params, job.monitor, budget)
         if self.store is not None:
             try:
                 self.store.require_free(self.leave_free)
@@ -227,6 +274,26 @@ class Jobs:
             except StoreError as error:
                 job.notice = str(error)
         return run
+
+    def _turns_for(self, seconds: float) -> Turns:
+        return self._short if seconds < THREAD_SECONDS else self._long
+
+    @contextlib.contextmanager
+    def _turn(self, job: Job) -> Iterator[None]:
+        """Wait for the job's turn, and hold it. Raises Cancelled if it is given up before."""
+        assert job.budget is not None
+        turns = self._turns_for(job.budget.seconds)
+        ticket = turns.join(lambda: job.sessions, job.budget.seconds)
+        try:
+            job._turns, job._ticket, job.state = turns, ticket, "waiting"
+            while not (turns.has_turn(ticket) or job.monitor.cancel[0]):
+                ticket.called.wait()
+            if job.monitor.cancel[0]:
+                raise Cancelled("The run was stopped before its turn had come.")
+            job.state = "running"
+            yield
+        finally:
+            turns.leave(ticket)
 
     @staticmethod
     def _finish(job: Job, run: Run | None, error: BaseException | None) -> None:
@@ -274,12 +341,12 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget
     """
     context = Context()
     sizes = (monitor.cancel.nbytes, monitor.progress.nbytes, monitor.records.nbytes)
-    blocks = [SharedMemory(create=True, size=size) for size in sizes]
+    names = [f"chalkline-{os.getpid()}-{secrets.token_hex(6)}" for _ in sizes]  # to tell whose they are
+    blocks = [SharedMemory(name, create=True, size=size) for name, size in zip(names, sizes, strict=True)]
     shared = _monitor_over(blocks, monitor.records.shape)
     shared.cancel[:], shared.progress[:] = monitor.cancel, monitor.progress
     shared.records[...] = monitor.records
     receiver, sender = context.Pipe(duplex=False)
-    names = [block.name for block in blocks]
     most = confine.allowed_seconds(budget)
     arguments = (lab.id, params.active(), names, sender, most)
     worker = context.Process(target=_worker, args=arguments, daemon=True)
@@ -345,6 +412,8 @@ def _monitor_over(blocks: list[SharedMemory], shape: tuple[int, ...]) -> RunMoni
 def _worker(lab_id: str, active: dict[str, Any], names: list[str], sender: Connection, most: float) -> None:
     """Entry point of the spawned process, which may take `most` seconds of processor time once it is warm."""
     confine.begin()
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     lab = get_lab(lab_id)
     params = lab.params.make(active)
     blocks = [SharedMemory(name=name) for name in names]

@@ -170,6 +170,20 @@ class Store:
             self._drop_index()
             return self._select(lab)
 
+    def of_family(self, family: str, catch_up: bool = True) -> list[str]:
+        """The keys of the stored runs of a family.
+
+        Without `catch_up` the directories are not looked through for runs that the index has not been told of.
+        """
+        sql = "SELECT key FROM runs WHERE family = ? ORDER BY key"
+        try:
+            with self._index(catch_up) as index:
+                return [key for (key,) in index.execute(sql, (family,))]
+        except sqlite3.DatabaseError:  # damaged beyond what opening it can see
+            self._drop_index()
+            with self._index() as index:
+                return [key for (key,) in index.execute(sql, (family,))]
+
     def verify(self, keys: Sequence[str] | None = None) -> dict[str, str | None]:
         """Check runs against their manifests; the damaged are moved to `quarantine/` if that can be written.
 
@@ -481,6 +495,7 @@ def _create(connection: sqlite3.Connection) -> sqlite3.Connection:
     columns = ", ".join(typed.get(name, f"{name} TEXT") for name in _COLUMNS)
     connection.execute(f"CREATE TABLE IF NOT EXISTS runs ({columns})")
     connection.execute("CREATE INDEX IF NOT EXISTS by_lab ON runs (lab, created)")
+    connection.execute("CREATE INDEX IF NOT EXISTS by_family ON runs (family)")
     return connection
 
 

@@ -21,7 +21,8 @@ from app.frame.share import qr_code
 from app.frame.state import VIEW_KEYS, decode, encode, of_preset
 from app.server import SCRIPT
 from sims.engine import all_labs, confirmations, execute, get_lab
-from sims.engine.budget import estimate
+from sims.engine.budget import command_line, estimate
+from sims.engine.jobs import Jobs
 from sims.engine.keys import run_key
 from sims.engine.store import Store
 from sims.engine.warm import warm
@@ -405,14 +406,29 @@ def test_the_race_of_the_xor_page_is_run_when_asked_for(monkeypatch):
 # -- what can go wrong ------------------------------------------------------------------------------------------
 
 
-def test_the_newest_confirmation_is_one_line_below_the_pictures(monkeypatch):
+def test_the_newest_confirmation_has_a_section_below_the_pictures(monkeypatch):
     report = confirmations.newest(LAB.id)
     said = confirmations.sentence(report)
     assert report["device_name"] in said and report["created"][:10] in said
-    captions = [one.value.replace("\\", "") for one in opened(**SMALL).caption]
+
+    def headings(app):
+        return [header.value for header in app.header]
+
+    app = opened(**SMALL)
+    assert headings(app)[:2] == ["Confirmed by independent experiments", "Does the theory hold here?"]
+    captions = [unescaped(one.value) for one in app.caption]
     assert captions.count(said) == 1
+    for row in report["experiments"]:
+        assert any(row["title"] in words for words in captions)
+    assert (
+        len([words for words in captions if "Triangles, confirmed: " in words and report["device_name"] in words]) == 1
+    )
+    tables = [box.value for box in app.dataframe]
+    assert any("confirmed" in set(table["table"]) for table in tables if "table" in table), "points are in the tables"
     monkeypatch.setattr(confirmations, "newest", lambda lab_id: None)
-    assert not any("confirmation" in one.value for one in opened(**SMALL).caption)
+    without = opened(**SMALL)
+    assert headings(without)[0] == "Does the theory hold here?"
+    assert not any("onfirmed" in one.value for one in without.caption)
 
 
 def test_a_garbled_address_says_what_was_ignored_and_works():
@@ -527,6 +543,32 @@ def test_a_long_run_is_watched_and_stopped_for_good(monkeypatch):
     app.select_slider(key="form/label_noise/steps/widget").set_value(1000).run()
     assert_sound(app)
     assert not app.info
+
+
+def test_a_run_in_the_queue_shows_its_place_and_one_for_which_there_is_no_time_its_command(monkeypatch):
+    monkeypatch.setattr(sys.modules["sims.engine.jobs"], "THREAD_SECONDS", math.inf)
+    monkeypatch.setattr(sys.modules["app.frame.runs"], "PATIENCE_SECONDS", 0.05)
+    runs = sys.modules["app.frame.runs"]
+    jobs = Jobs(Store(), short=1)
+    monkeypatch.setattr(runs, "server_jobs", lambda: jobs)
+    endless = LAB.params.make(n_train=5, dim=8, sparsity=2, steps=10**9, replicates=1)
+    blockers = [jobs.submit(LAB, endless.replace(seed=seed), f"neighbour {seed}") for seed in (1, 2)]
+    while {job.state for job in blockers} != {"running", "waiting"}:
+        time.sleep(0.01)
+    app = opened(wait=False, **SMALL)
+    while not any("number 2 in the queue" in bar.proto.text for bar in app.get("progress")):
+        app.run()
+    assert re.search(r"begins in about .+, about .+ in all", app.get("progress")[0].proto.text)
+
+    monkeypatch.setattr(runs, "QUEUE_SECONDS", 0.0)
+    app.run()
+    assert_sound(app)
+    assert app.get("progress"), "a run that stands in the queue already stays there"
+    other = opened(expect=False, wait=False, **{**SMALL, "steps": "61"})
+    said = other.error[0].value
+    assert "server is busy" in said and unescaped(said).endswith(command_line(LAB, held(other).focus))
+    for job in blockers:
+        job.cancel()
 
 
 def test_a_theory_that_cannot_be_computed_is_a_sentence(monkeypatch):

@@ -40,7 +40,9 @@ def place(monkeypatch):
 
 
 def blocks_in_shared_memory():
-    return {name for name in os.listdir("/dev/shm") if name.startswith("psm_")} if Path("/dev/shm").is_dir() else set()
+    """Those of this process: other tests may run beside this one."""
+    mine = f"chalkline-{os.getpid()}-"
+    return {name for name in os.listdir("/dev/shm") if name.startswith(mine)} if Path("/dev/shm").is_dir() else set()
 
 
 @pytest.mark.parametrize("limit", [IN_THREAD, IN_PROCESS])
