@@ -84,7 +84,11 @@ def is_clear(err: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("examples", "runs"), [(40, 5), pytest.param(2000, 100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    ("examples", "runs"),
+    [
+        pytest.param(40, 5, marks=pytest.mark.slow),
+        pytest.param(2000, 100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+    ],
 )
 def test_any_command_line_is_a_run_or_one_message(lab, examples, runs, monkeypatch):
     """What is valid reaches `execute`; the first few short ones are computed, of the others their estimate is told."""
