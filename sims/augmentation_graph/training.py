@@ -230,21 +230,22 @@ def simulate(params: AugmentationGraphParams, replicate: int, monitor: Monitor) 
         moves=params.training != "eigen",
     )
     return Replicate(
-        finals=_finals(here, basis, np.full_like(end.trained, np.nan) if end.diverged else end.trained),
+        finals=finals(here, basis, np.full_like(end.trained, np.nan) if end.diverged else end.trained),
         frame_step=frame_step,
         frames=end.frames,
-        stopped=Stop(end.step, _advice(params, here)) if end.diverged else None,
+        stopped=Stop(end.step, advice(params, here)) if end.diverged else None,
     )
 
 
-def _advice(params: AugmentationGraphParams, here: Setting) -> str:
+def advice(params: AugmentationGraphParams, here: Setting) -> str:
+    """Why a replicate that diverged has stopped, and what to do."""
     beyond = f"an embedding grew beyond {descent.LIMIT:g}"
     if params.training == "network":
         return f"{beyond}; a learning_rate of 0.002 is usual"
     return f"{beyond}; lower learning_rate below a quarter of the number of nodes, {here.graph.nodes / 4:g}"
 
 
-def _finals(here: Setting, basis: Pairs, F: Array) -> Mapping[str, Any]:
+def finals(here: Setting, basis: Pairs, F: Array) -> Mapping[str, Any]:
     """End values: the spectrum, the probe on its first 1, 2, ... eigenvectors, and what of it the features span."""
     graph = here.graph
     features = np.where(basis.values > ZERO, basis.vectors, 0.0)

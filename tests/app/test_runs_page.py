@@ -21,7 +21,7 @@ from sims.engine.rerun import rerun
 from sims.engine.store import Store
 
 LAB = get_lab("label_noise")
-SMALL = {"v": "1", "preset": "shape_matters", "steps": "60", "n_train": "5", "dim": "8", "sparsity": "2"}
+SMALL = {"v": "2", "preset": "shape_matters", "steps": "60", "n_train": "5", "dim": "8", "sparsity": "2"}
 
 
 def tab():

@@ -89,7 +89,7 @@ def test_from_the_home_page_through_a_lab_and_back(visit, house):
     page.keyboard.press("ArrowLeft")
     changed = wait_for_another_key(page, default)
     root = settled(page)
-    assert "v=1" in page.url and "learning_rate=" in page.url
+    assert f"v={LAB.version}" in page.url and "learning_rate=" in page.url
     rate = float(re.search(r"learning_rate=([0-9.e-]+)", page.url).group(1))
     assert rate < 0.01
     assert changed == run_key(LAB, LAB.params.make(learning_rate=rate))[:16]
