@@ -75,7 +75,7 @@ class ConnectNotCollapseParams(Params):
         ge=0.0,
         le=1.0,
         symbol=r"\rho",
-        live=(0.05, 1.0),
+        live=(0.35, 1.0),
         only_if=_CONTRASTIVE,
         help="Weight of a positive pair of one class in one domain; the largest.",
     )
