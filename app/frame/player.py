@@ -14,6 +14,8 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 from streamlit.components.v2 import component
 
+from .specs import lift
+
 Column = Sequence[Any] | np.ndarray
 Columns = Mapping[str, Column]
 
@@ -104,13 +106,15 @@ def pack(
         data = picture.get("data") or {}
         frames = picture.get("frames") or {}
         _check_sources(picture["id"], picture["spec"], data, frames)
+        spec, values = lift(picture["spec"])
         described.append(
             {
                 "id": picture["id"],
                 "title": picture["title"],
                 "alt": picture["alt"],
                 "height": round(1.25 * height) if present else height,
-                "spec": json.dumps(picture["spec"], separators=_SEPARATORS, allow_nan=False),
+                "spec": json.dumps(spec, separators=_SEPARATORS, allow_nan=False),
+                "values": values,
                 "data": {name: body.table(table, name) for name, table in data.items()},
                 "frames": {name: body.frames(table, name, len(clock)) for name, table in frames.items()},
             }

@@ -15,10 +15,13 @@ from sims.engine import BadInput, Lab, Params
 from sims.engine.errors import shorten
 from sims.engine.params import Value
 
+from .options import OPTION_KEYS
+
 MOST_BESIDE = 6
 MOST_NOTICES = 8
 LONGEST_LABEL = 60
-VIEW_KEYS = ("embed", "embed_options", "present", "axis")  # what else a page's address may hold
+TAB_KEYS = ("embed", "embed_options", "present")  # of an address, but no part of what its link restores
+VIEW_KEYS = (*TAB_KEYS, *OPTION_KEYS)  # what else a page's address may hold besides the runs
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,14 @@ def of_preset(lab: Lab, preset_id: str) -> PageState:
     return PageState(preset.id, runs.pop(preset.label), runs)
 
 
-def encode(lab: Lab, state: PageState) -> dict[str, list[str]]:
-    """The query of the link to this state; the default page's is empty.
+def encode(lab: Lab, state: PageState, whole: bool = False) -> dict[str, list[str]]:
+    """The query of the link to this state; the default page's is empty, unless it is to be `whole`.
 
-    Fields and runs beside are written out whole. A preset alone means all of the preset, so that where nothing
-    else would be written an empty `beside` says that nothing is meant.
+    Fields and runs beside are written out whole, so that a link means the same when a default or a preset changes.
+    A preset alone means all of the preset, so that where nothing else would be written an empty `beside` says that
+    nothing is meant.
     """
-    if state == of_preset(lab, lab.presets[0].id):
+    if not whole and state == of_preset(lab, lab.presets[0].id):
         return {}
     query = {"v": [str(lab.version)], "preset": [state.preset]}
     query |= {name: [text] for name, text in state.focus.texts().items()}
