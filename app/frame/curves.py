@@ -113,14 +113,21 @@ def _stacked(parts: Sequence[tuple[Any, ...]], view: View, words: tuple[str, ...
     return {name: column[kept] for name, column in table.items()}
 
 
-def replicate_words(view: View, curves: Sequence[Curve]) -> str:
-    """What line and band are, of how many replicates: the words that stand in the figure."""
-    counts = sorted({curve.run.trace.replicates for curve in curves})
+def interval_words(runs: Sequence[Run]) -> str:
+    """What the line and the band of these runs are, of how many replicates."""
+    counts = sorted({run.trace.replicates for run in runs})
     if counts[-1] == 1:
         return "Line: one replicate, hence no band."
     many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    words = f"Line: median of {many} replicates; band: 10 to 90\u00a0% of them."
+    return f"Line: median of {many} replicates; band: 10 to 90\u00a0% of them."
+
+
+def replicate_words(view: View, curves: Sequence[Curve]) -> str:
+    """What line and band are, of how many replicates: the words that stand in the figure."""
+    words = interval_words([curve.run for curve in curves])
     drawn = sorted({strands_of(curve, curves) for curve in curves if curve.run.trace.replicates > 1})
+    if not drawn:
+        return words
     if view.spaghetti:
         every = all(strands_of(curve, curves) == curve.run.trace.replicates for curve in curves)
         return f"{words} Thin: {'each replicate' if every else f'the first {drawn[-1]} of a run'}."

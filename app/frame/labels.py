@@ -243,7 +243,7 @@ def _places(lines: Sequence[_Named], drawn: Sequence[Array]) -> list[tuple[float
 
 
 def _beside(dense: Array, wide: float) -> Iterator[tuple[float, float, float]]:
-    """Places for a name beside its line: above, below, at its sides and behind its end, each with what it costs to be read there."""
+    """Places for a name, around its line and behind its end, each with what it costs to be read there."""
     left, right = max(float(dense[:, 0].min()), 0.0), min(float(dense[:, 0].max()), WIDTH)
     for middle in np.linspace(left, right, _TRIES):
         x = float(np.clip(middle, wide + 2.0, max(WIDTH - wide - 2.0, wide + 2.0)))

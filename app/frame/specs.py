@@ -37,7 +37,7 @@ def lift(spec: Mapping[str, Any]) -> tuple[Spec, dict[str, Any]]:
         if not isinstance(definition, Mapping):
             return definition
         changed = dict(definition)
-        scale, axis = definition.get("scale"), definition.get("axis")
+        scale = definition.get("scale")
         domain = scale.get("domain") if isinstance(scale, Mapping) else None
         if isinstance(domain, list) and (name in _DISCRETE or (name in _PLACES and _numbers(domain))):
             # Of all channels that tell the same things apart Vega-Lite makes one legend, if they share the name.
@@ -47,8 +47,10 @@ def lift(spec: Mapping[str, Any]) -> tuple[Spec, dict[str, Any]]:
                 del changed["sort"]  # says the same as the domain
                 if name in _SIZED:
                     changed["type"] = "ordinal"  # which has an order all the same: Vega-Lite warns of sizes without one
-        if isinstance(axis, Mapping) and isinstance(axis.get("values"), list):
-            changed["axis"] = {**axis, "values": named(f"ticks_{name}", axis["values"])}
+        for guide in ("axis", "legend"):
+            told = definition.get(guide)
+            if isinstance(told, Mapping) and isinstance(told.get("values"), list) and _numbers(told["values"]):
+                changed[guide] = {**told, "values": named(f"ticks_{name}", told["values"])}
         return changed
 
     def walk(node: Any) -> Any:
