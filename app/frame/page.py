@@ -18,6 +18,8 @@ from sims.engine.params import Value, canonical_json
 from . import look
 from .axes import ranges_of
 from .form import form
+from .formula import Formula, formulas, shown
+from .labels import on_lines
 from .options import DIFFERENCE, REPLICATES, SHOWN, Options, decode_options, encode_options
 from .pictures import X_AXES, Picture, band_words, by_clock, overlay_preview
 from .player import player
@@ -42,6 +44,7 @@ class Story:
         metric: the recorded series to show while a run is still under way.
         x_axes: names of the series that pictures may be drawn against, besides the step.
         x: the horizontal axis that the page opens with.
+        formulas: the theory in formulas; the page shows those that speak of the run in focus, with its numbers.
         experiment: draws what a visitor can try below the pictures.
         details: what pictures may show on demand, {name: words of its switch}; a view lists those switched on.
     """
@@ -51,6 +54,7 @@ class Story:
     metric: str
     x_axes: Sequence[str] = ()
     x: str = "step"
+    formulas: Sequence[Formula] = ()
     experiment: Callable[[View], None] | None = None
     details: Mapping[str, str] = field(default_factory=dict)
 
@@ -108,12 +112,13 @@ def lab_page(lab_id: str) -> None:
     note(view)
     pictures = _pictures(module, view, options)
     st.session_state[f"ranges/{lab.id}"] = {one.id: ranges for one in pictures if (ranges := ranges_of(one.spec))}
-    _draw(view, pictures)
+    _draw(view, _named(_identity(view, options), pictures) if view.present else pictures)
     if look.embedded():
         return
     for sentence in unmet(pictures, options):
         st.caption(escape(sentence))
     _confirmed(lab)
+    _formulas(view, story)
     if story.experiment is not None:
         story.experiment(view)
 
@@ -122,7 +127,11 @@ def lab_page(lab_id: str) -> None:
     many = len(view.runs) > 1
     _fold("runs", "The runs side by side" if many else "End values of the run", lambda: _side_by_side(view))
     _fold("why", "Why", lambda: st.markdown(story.why))
-    _fold("rerun", "Rerun this, take it away", lambda: rerun_this(view, pictures, _page_url(), _query(lab, story)))
+    _fold(
+        "rerun",
+        "Rerun this, take it away",
+        lambda: rerun_this(view, pictures, story.formulas, _page_url(), _query(lab, story)),
+    )
 
 
 def _fold(name: str, words: str, content: Callable[[], object]) -> None:
@@ -290,6 +299,7 @@ def _sidebar(lab: Lab, state: PageState, story: Story) -> None:
 def _change(lab: Lab, name: str, value: Value) -> None:
     state = held(lab)
     hold(lab, state.with_focus(state.focus.replace(**{name: value})))
+    st.session_state[f"changed/{lab.id}"] = name
 
 
 def _pin(lab: Lab, story: Story) -> None:
@@ -375,7 +385,7 @@ def _pictures(module: object, view: View, options: Options) -> list[Picture]:
 def _identity(view: View, options: Options) -> str:
     """What the pictures of a view depend on, as one text: runs by key, not by their arrays."""
     runs = [(label, run.key) for label, run in view.runs.items()]
-    looked = [options.axis, sorted(options.shown), options.ranges, view.present]
+    looked = [options.axis, sorted(options.shown), options.ranges]
     return canonical_json([view.lab.id, view.state.preset, runs, looked, sorted(view.fetched)])
 
 
@@ -385,22 +395,32 @@ def _declared(identity: str, _module: object, _view: View, _options: Options) ->
     return looked_at(_module.pictures(_view), _view, _options)  # type: ignore[attr-defined]
 
 
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _named(identity: str, _pictures: Sequence[Picture]) -> list[Picture]:
+    """The pictures with names on their lines, for a room."""
+    return [on_lines(picture) for picture in _pictures]
+
+
 def _draw(view: View, pictures: Sequence[Picture]) -> None:
     """One player for the pictures that share a clock."""
     st.html('<h2 class="unseen">Pictures</h2>')
     for index, (clock, group) in enumerate(by_clock(pictures).items()):
-        drawn = [picture.for_player() for picture in group]
+        drawn = [picture.for_player(notes=not look.embedded()) for picture in group]
         key = f"player/{view.lab.id}/{index}"
         player(drawn, steps=clock or None, step_label="step", key=key, present=view.present)
-        if look.embedded():
-            continue
-        notes = [band_words(view)] if index == 0 else []
-        for words in dict.fromkeys([*notes, *(picture.note for picture in group if picture.note)]):
-            st.caption(words)
+    if not look.embedded():
+        st.caption(band_words(view))
     for picture in () if look.embedded() else pictures:
         _, missing = fetch(view.lab, picture.needs)
         if missing:
             _offer(view.lab, picture, missing)
+
+
+def _formulas(view: View, story: Story) -> None:
+    """The lab's formulas with the numbers of the run in focus, the parameter changed last in colour."""
+    if speaking := shown(story.formulas, view.focus, st.session_state.get(f"changed/{view.lab.id}")):
+        st.header("What the theory says, in numbers")
+        formulas(view.lab.id, speaking, view.present)
 
 
 def _confirmed(lab: Lab) -> None:
@@ -430,4 +450,5 @@ def _offer(lab: Lab, picture: Picture, missing: list[Params]) -> None:
 def _preview(lab: Lab, story: Story, jobs: Mapping[str, Job]) -> None:
     """What is recorded so far, while runs are under way."""
     spec, table = overlay_preview(lab, story.metric, {label: job.partial() for label, job in jobs.items()})
-    st.vega_lite_chart(table, spec, width="stretch", alt=f"{story.metric} recorded so far")
+    if len(table["value"]):
+        st.vega_lite_chart(table, spec, width="stretch", alt=f"{story.metric} recorded so far")

@@ -113,12 +113,14 @@ class Picture:
     steps: NDArray[np.int64] | None = None
     curves: Sequence[Curve] = ()
 
-    def for_player(self) -> PlayerPicture:
+    def for_player(self, notes: bool = True) -> PlayerPicture:
+        """The picture for the browser, with or without its note."""
         return PlayerPicture(
             id=self.id,
             title=self.title,
             spec=self.spec,
             alt=self.alt,
+            note=self.note if notes else "",
             data=self.data,
             frames=self.frames or None,
         )

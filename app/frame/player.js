@@ -224,7 +224,8 @@ class Picture {
     this.canvas = make("div", { class: "canvas", role: "img" });
     this.caption = make("figcaption");
     this.numbers = new Numbers(this);
-    this.figure = make("figure", {}, this.caption, this.canvas, this.numbers.root);
+    this.note = make("p", { class: "note" });
+    this.figure = make("figure", {}, this.caption, this.canvas, this.note, this.numbers.root);
     this.embedded = null;
     this.model = null;
     this.signature = null;
@@ -259,6 +260,7 @@ class Picture {
   async apply(model, look) {
     const signature = `${look.signature} ${model.height} ${model.spec}`;
     this.caption.textContent = model.title;
+    this.note.textContent = model.note;
     this.canvas.setAttribute("aria-label", model.alt);
     this.canvas.style.setProperty("--picture-height", `${model.height}px`);
     if (signature !== this.signature || !this.embedded) {

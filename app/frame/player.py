@@ -39,13 +39,14 @@ class Picture(TypedDict):
     those of `frames[name]` one frame at a time, chosen by that table's integer column `frame` (0 to F-1; also
     readable in the spec). Its scales carry fixed domains, so that axes stand still. A top-level param named
     `step` follows the clock. The colours "$text", "$muted", "$grid", "$background" and "$run1" to "$run7" are
-    the theme's; the last seven are told apart by every kind of colour vision.
+    the theme's; the last seven are told apart by every kind of colour vision. `note` stands below the picture.
     """
 
     id: str
     title: str
     spec: Mapping[str, Any]
     alt: str
+    note: NotRequired[str]
     data: NotRequired[Mapping[str, Columns]]
     frames: NotRequired[Mapping[str, Columns] | None]
 
@@ -112,6 +113,7 @@ def pack(
                 "id": picture["id"],
                 "title": picture["title"],
                 "alt": picture["alt"],
+                "note": picture.get("note", ""),
                 "height": round(1.25 * height) if present else height,
                 "spec": json.dumps(spec, separators=_SEPARATORS, allow_nan=False),
                 "values": values,

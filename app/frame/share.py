@@ -20,6 +20,7 @@ from sims.engine.store import as_stored
 
 from .export import csv_bytes, figure_bytes, parquet_bytes
 from .form import label_of
+from .formula import Formula
 from .offline import offline_page
 from .pictures import Picture
 from .runs import View
@@ -53,7 +54,9 @@ def address(page_url: str, query: Query, *, slides: bool = False, present: bool 
     return f"{page_url}?{text}" if text else page_url
 
 
-def rerun_this(view: View, pictures: Sequence[Picture], page_url: str, query: Query) -> None:
+def rerun_this(
+    view: View, pictures: Sequence[Picture], formulas: Sequence[Formula], page_url: str, query: Query
+) -> None:
     """The folded section at the end of a lab page; `query` is the page's state as a link holds it."""
     run, lab = view.focus, view.lab
     st.markdown(f"**{view.focus_label}**, the run in focus")
@@ -71,7 +74,7 @@ def rerun_this(view: View, pictures: Sequence[Picture], page_url: str, query: Qu
     st.code(f"{lab.paper.bibtex.strip()}\n\n{citation(lab, run)}\n", language="latex", wrap_lines=True)
     st.caption("For slides, and for rooms without a network: this page with its player in one file")
     name = f"{lab.id}-{run.key[:12]}.html"
-    _button("Page as one file", name, "html", lambda: offline_page(view, pictures, link))
+    _button("Page as one file", name, "html", lambda: offline_page(view, pictures, formulas, link))
     _downloads(view, run, pictures)
 
 

@@ -1,4 +1,4 @@
-"""A lab's pictures as a page looks at them: compared, on axes that stand still, named on their lines."""
+"""A lab's pictures as a page looks at them: compared, and on axes that stand still."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from .axes import with_ranges
 from .difference import difference
-from .labels import on_lines
 from .options import DIFFERENCE, Options
 from .pictures import Picture
 from .runs import View
@@ -20,8 +19,7 @@ def looked_at(pictures: Sequence[Picture], view: View, options: Options) -> list
         shown.append(picture)
         if DIFFERENCE in options.shown and (compared := difference(view, picture)) is not None:
             shown.append(compared)
-    shown = [_held(picture, options) for picture in shown]
-    return [on_lines(picture) for picture in shown] if view.present else shown
+    return [_held(picture, options) for picture in shown]
 
 
 def unmet(pictures: Sequence[Picture], options: Options) -> list[str]:

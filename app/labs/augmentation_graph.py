@@ -11,6 +11,7 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
+from app.frame.formula import Formula
 from app.frame.page import Story
 from app.frame.pictures import CLAIMED, PALETTE, UNCLAIMED, Curve, Picture, finish, overlay
 from app.frame.runs import View
@@ -84,7 +85,86 @@ def label(params: Params) -> str:
     return f"{_GRAPHS[params.graph]}, {_TRAINING[params.training]}, {params.n_features} features"
 
 
-STORY = Story(why=WHY, label=label, metric="loss", details={LOG_ERROR: "Errors on a log scale"})
+def _block_eigenvalue(run: Run, at: int) -> float:
+    from theory.graphs import block_eigenvalues
+
+    params = _params(run)
+    return block_eigenvalues(params.classes, params.subclusters, params.leak_within, params.leak)[at]
+
+
+def _of_cut(run: Run) -> dict[str, float]:
+    """What the bound on the probe is made of."""
+    found, _ = spectrum_of(_params(run))
+    assert found is not None
+    return {"phi": found.phi, "next": found.eigenvalue(_params(run).n_features + 1)}
+
+
+def _kept(run: Run) -> dict[str, float]:
+    """The largest and the smallest eigenvalue kept, and the sum of the squares of all that are."""
+    params = _params(run)
+    found, _ = spectrum_of(params)
+    assert found is not None
+    return {"sum": float(np.sum(found.top(params.n_features) ** 2))}
+
+
+def _has_spectrum(params: AugmentationGraphParams) -> bool:
+    return spectrum_of(params)[0] is not None
+
+
+def _is_planted(params: AugmentationGraphParams) -> bool:
+    """Whether the constant mode starts alone and below half of its final mass."""
+    return params.is_active("start") and params.start == "planted" and params.init_scale**2 < 0.5
+
+
+FORMULAS = (
+    Formula(
+        says="How strongly views of one class belong together: the eigenvalue of the differences between classes.",
+        left=r"\lambda_{\mathrm{class}}",
+        right=r"\left(1 - <leak> <*> \frac{<classes>}{<classes>-1}\right)^2",
+        value=lambda n: (1.0 - n["leak"] * n["classes"] / (n["classes"] - 1.0)) ** 2,
+        predicts=lambda run: _block_eigenvalue(run, 0),
+        when=lambda params: params.graph == "blocks" and params.classes > 1,
+    ),
+    Formula(
+        says="The eigenvalue of differences between the clusters of a class; the larger of the two is learned first.",
+        left=r"\lambda_{\mathrm{cluster}}",
+        right=r"\left(1 - <leak> - <leak_within> <*> \frac{<subclusters>}{<subclusters>-1}\right)^2",
+        value=lambda n: (1.0 - n["leak"] - n["leak_within"] * n["subclusters"] / (n["subclusters"] - 1.0)) ** 2,
+        predicts=lambda run: _block_eigenvalue(run, 1),
+        when=lambda params: params.graph == "blocks" and params.subclusters > 1,
+    ),
+    Formula(
+        says="What a linear probe on the k features gets wrong at most, in the square.",
+        left=r"\mathrm{mse}_k",
+        right=r"\frac{<phi>}{1 - <next>}",
+        value=lambda n: n["phi"] / (1.0 - n["next"]) if n["next"] < 1.0 else np.inf,
+        predicts="probe_bound",
+        relation=r"\le",
+        numbers=_of_cut,
+        symbols={"phi": r"\phi", "next": r"\lambda_{k+1}"},
+        when=_has_spectrum,
+    ),
+    Formula(
+        says="The least loss: the eigenvalues that k features can hold, squared.",
+        left=r"L_{\min}",
+        right=r"-\sum_{i=1}^{<n_features>} \lambda_i^2",
+        value=lambda n: -n["sum"],
+        predicts="min_loss",
+        numbers=_kept,
+        when=_has_spectrum,
+    ),
+    Formula(
+        says="When the first mode has grown half: its eigenvalue is 1, and it starts with the mass of the others.",
+        left="t_1",
+        right=r"\frac{1}{8} <*> \ln\left(\frac{1}{<init_scale>^2} - 1\right)",
+        value=lambda n: float(np.log(1.0 / n["init_scale"] ** 2 - 1.0)) / 8.0,
+        predicts="half_time_1",
+        symbols={"init_scale": r"\sqrt{m_0}"},
+        when=_is_planted,
+    ),
+)
+
+STORY = Story(why=WHY, label=label, metric="loss", formulas=FORMULAS, details={LOG_ERROR: "Errors on a log scale"})
 
 
 def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:

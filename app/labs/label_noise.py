@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from app.frame.formula import Formula
 from app.frame.page import Story
 from app.frame.pictures import CLAIMED, PALETTE, Picture, finish, overlay
 from app.frame.runs import View
@@ -16,7 +17,7 @@ from app.frame.specs import fill
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
 from sims.label_noise.lab import PRESETS, LabelNoiseParams, annealed
-from sims.label_noise.prediction import chalk
+from sims.label_noise.prediction import chalk, chalks
 
 MOST_COORDINATES = 100
 _WORDS = {
@@ -76,7 +77,79 @@ def label(params: Params) -> str:
     return _WORDS[params.algorithm] + {"constant": "", "anneal": ", annealed", "stairs": ", stairs"}[schedule]
 
 
-STORY = Story(why=WHY, label=label, metric="test_error", x_axes=("slow_time",))
+def _is_noisy(params: LabelNoiseParams, schedule: str) -> bool:
+    return params.is_active("noise_schedule") and params.noise_schedule == schedule
+
+
+def _c_mean(run: Run) -> dict[str, float]:
+    """The mean second moment of the covariates, and the slow time of the run."""
+    params = run.params
+    assert isinstance(params, LabelNoiseParams)
+    every = chalks(params)
+    return {"c": float(np.mean([np.mean(one.data.c) for one in every])), "T": float(every[0].clock[-1])}
+
+
+def _truth_norm(run: Run) -> dict[str, float]:
+    params = run.params
+    assert isinstance(params, LabelNoiseParams)
+    return {"norm": float(np.mean([np.sum(np.abs(one.data.beta_star)) for one in chalks(params)]))}
+
+
+_CLOCK = "The slow clock: what label noise does depends on the number of steps through this time alone."
+
+FORMULAS = (
+    Formula(
+        says=_CLOCK,
+        left="T",
+        right=r"<steps> <*> <learning_rate>^2 <*> <noise_std>^2",
+        value=lambda n: n["steps"] * n["learning_rate"] ** 2 * n["noise_std"] ** 2,
+        predicts="slow_time",
+        when=lambda params: _is_noisy(params, "constant"),
+    ),
+    Formula(
+        says=f"{_CLOCK} Noise whose size fades as (1 - k/K)² makes it a fifth of that of constant noise.",
+        left="T",
+        right=r"\frac{<steps>}{5} <*> <learning_rate>^2 <*> <noise_std>^2",
+        value=lambda n: n["steps"] / 5.0 * n["learning_rate"] ** 2 * n["noise_std"] ** 2,
+        predicts="slow_time",
+        relation=r"\approx",
+        when=lambda params: _is_noisy(params, "anneal"),
+        tolerance=0.1,
+    ),
+    Formula(
+        says=f"{_CLOCK} With a rate that falls tenfold twice, hardly anything but the first third counts.",
+        left="T",
+        right=r"\frac{<steps>}{3} <*> <learning_rate>^2 <*> <noise_std>^2 \left(1 + 10^{-2} + 10^{-4}\right)",
+        value=lambda n: n["steps"] / 3.0 * n["learning_rate"] ** 2 * n["noise_std"] ** 2 * 1.0101,
+        predicts="slow_time",
+        relation=r"\approx",
+        when=lambda params: _is_noisy(params, "stairs"),
+        tolerance=0.1,
+    ),
+    Formula(
+        says="Label noise shrinks the effective start: the mean logarithm of what weights have been multiplied with.",
+        left=r"\mathrm{mean}_j\,\log(\alpha_j^2(T)/\alpha^2)",
+        right=r"-<c> <*> <T>",
+        value=lambda n: -n["c"] * n["T"],
+        predicts="mean_shrink",
+        numbers=_c_mean,
+        symbols={"c": r"\overline{c}", "T": "T"},
+        when=lambda params: params.algorithm == "gd_label_noise" and params.delta > 0,
+    ),
+    Formula(
+        says="The floor: what constant noise leaves of the error however long one trains.",
+        left=r"\mathbb{E}\,\|\beta-\beta^*\|^2",
+        right=r"<learning_rate> <*> <noise_std>^2 <*> <norm>",
+        value=lambda n: n["learning_rate"] * n["noise_std"] ** 2 * n["norm"],
+        predicts="noise_floor",
+        relation=r"\approx",
+        numbers=_truth_norm,
+        symbols={"norm": r"\|\beta^*\|_1"},
+        when=lambda params: params.algorithm == "gd_label_noise" and _is_noisy(params, "constant"),
+    ),
+)
+
+STORY = Story(why=WHY, label=label, metric="test_error", x_axes=("slow_time",), formulas=FORMULAS)
 
 
 def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:

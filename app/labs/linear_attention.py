@@ -12,6 +12,7 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
+from app.frame.formula import Formula
 from app.frame.page import Story
 from app.frame.pictures import HIGH, LOW, PALETTE, Curve, Picture, below, finish, interval_words, legend, overlay
 from app.frame.runs import View
@@ -764,7 +765,82 @@ def teacher_runs() -> list[Params]:
     ]
 
 
-STORY = Story(why=WHY, label=label, metric="loss", x="log_step")
+# -- formulas ----------------------------------------------------------------------------------------------------
+
+
+def _is_solved(params: LinearAttentionParams) -> bool:
+    """Whether the optimum is that of one layer, linear labels and tasks without a mean."""
+    return params.teacher == "linear" and params.prior_mean == 0 and not params.stacked
+
+
+def _is_plain(params: LinearAttentionParams) -> bool:
+    """Whether all variances are 1, so that one step size is all there is."""
+    return _is_solved(params) and set(params.law.spectrum) == {1.0} and len(set(params.law.task)) == 1
+
+
+def _kurtosis(run: Run) -> dict[str, float]:
+    from theory.linear_attention import kurtosis_of
+
+    params = _params(run)
+    return {"k4": kurtosis_of(params.covariates, params.degrees_of_freedom)}
+
+
+def _moments(run: Run) -> dict[str, float]:
+    from theory.linear_attention import teacher_moments
+
+    moments = teacher_moments(_params(run).teacher, _params(run).dim)
+    return {"a": moments.A1, "K": moments.K}
+
+
+def _signals(run: Run) -> dict[str, float]:
+    """The largest and the smallest product of variances, and what the sum over all of them comes to."""
+    law = _params(run).law
+    m, n = np.array(law.spectrum) * np.array(law.task), law.n
+    v = float(np.sum(m)) + law.noise_var
+    return {"v": v, "sum": float(np.sum(m * (m + v) / ((n + 1) * m + v)))}
+
+
+FORMULAS = (
+    Formula(
+        says="The best layer is one step of gradient descent, of this size.",
+        left=r"\eta^*",
+        right=r"\frac{1}{<context_length> + <dim> + 1 + <noise_var>/<task_var>}",
+        value=lambda n: 1.0 / (n["context_length"] + n["dim"] + 1.0 + n["noise_var"] / n["task_var"]),
+        predicts="optimal_step_size",
+        when=lambda params: _is_plain(params) and params.covariates == "gaussian",
+    ),
+    Formula(
+        says="The best step, with covariates of another kurtosis k.",
+        left=r"\eta^*",
+        right=r"\frac{1}{<context_length> + <dim> + <k4> - 2 + <noise_var>/<task_var>}",
+        value=lambda n: 1.0 / (n["context_length"] + n["dim"] + n["k4"] - 2.0 + n["noise_var"] / n["task_var"]),
+        predicts="optimal_step_size",
+        numbers=_kurtosis,
+        symbols={"k4": "k"},
+        when=lambda params: _is_plain(params) and params.covariates != "gaussian",
+    ),
+    Formula(
+        says="Of the question that the labels answer only two numbers matter for the step.",
+        left=r"\eta^*",
+        right=r"\frac{<a>}{<K> + (<context_length> - 1) <*> <a> + <noise_var> <*> <dim>}",
+        value=lambda n: n["a"] / (n["K"] + (n["context_length"] - 1.0) * n["a"] + n["noise_var"] * n["dim"]),
+        predicts="optimal_step_size",
+        numbers=_moments,
+        symbols={"a": "a", "K": "K"},
+        when=lambda params: params.teacher != "linear" and not params.stacked and params.covariates == "gaussian",
+    ),
+    Formula(
+        says="The least loss of one layer: noise, and what it cannot know of each direction, of variance m.",
+        left="L^*",
+        right=r"<noise_var> + \sum_{i=1}^{<dim>} \frac{m_i (m_i + v)}{(<context_length> + 1) m_i + v}",
+        value=lambda n: n["noise_var"] + n["sum"],
+        predicts="optimal_loss",
+        numbers=_signals,
+        when=lambda params: _is_solved(params) and params.covariates == "gaussian",
+    ),
+)
+
+STORY = Story(why=WHY, label=label, metric="loss", x="log_step", formulas=FORMULAS)
 
 
 def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:

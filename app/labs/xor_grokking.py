@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
+from app.frame.formula import Formula
 from app.frame.page import Story
 from app.frame.pictures import CLAIMED, PALETTE, UNCLAIMED, Curve, Picture, finish, overlay, several
 from app.frame.runs import View
@@ -672,11 +673,76 @@ def _race_row(dim: int) -> dict[str, str]:
     }
 
 
+# -- formulas ----------------------------------------------------------------------------------------------------
+
+
+def _offsets(run: Run) -> dict[str, float]:
+    """The linear classifier of the first step against the two means, first replicate."""
+    b1, b2 = run.trace.finals["linear_offsets"][0]
+    return {"b_1": float(b1), "b_2": float(b2)}
+
+
+def _half_of_xor(n: Mapping[str, float]) -> float:
+    from scipy.special import ndtr
+
+    return float(np.mean(ndtr([n["b_1"], -n["b_1"], -n["b_2"], n["b_2"]])))
+
+
+def _means(run: Run) -> dict[str, float]:
+    params = run.params
+    assert isinstance(params, XorGrokkingParams)
+    return {"mu": params.mu, "flipped": params.label_noise}
+
+
+def _plateau(n: Mapping[str, float]) -> float:
+    aligned = n["mu"] * (1.0 - n["flipped"]) * n["n_train"] / 8.0
+    memory = n["dim"] * n["n_train"] * (3.0 * (1.0 - n["flipped"]) + 4.0 * n["flipped"]) / 8.0
+    return float(aligned / np.sqrt(memory + aligned**2))
+
+
+def _regime(run: Run) -> float:
+    assert isinstance(run.params, XorGrokkingParams)
+    return _ratio(run.params)
+
+
+FORMULAS = (
+    Formula(
+        says="After one step: what the linear classifier wins on one cloud it loses on its mirror image.",
+        left=r"\Pr(\mathrm{right})",
+        right=r"\frac{\Phi(<b_1>) + \Phi(-<b_1>) + \Phi(-<b_2>) + \Phi(<b_2>)}{4}",
+        value=_half_of_xor,
+        predicts="step_one_test_accuracy",
+        numbers=_offsets,
+        symbols={"b_1": "b_1", "b_2": "b_2"},
+    ),
+    Formula(
+        says="Late in training most of a neuron is memory: its angle to its own mean stays this small.",
+        left=r"|\cos(w_j, \mu)|",
+        right=r"\frac{<mu> <*> (1-<flipped>) <*> <n_train>/8}{\sqrt{<dim> <*> <n_train> <*> "
+        r"(3(1-<flipped>)+4 <*> <flipped>)/8 + <mu>^2 <*> (1-<flipped>)^2 <*> <n_train>^2/64}}",
+        value=_plateau,
+        predicts="alignment_plateau",
+        relation=r"\to",
+        numbers=_means,
+        symbols={"mu": r"\mu", "flipped": r"\eta"},
+        when=lambda params: params.label_sampler == "stratified",
+    ),
+    Formula(
+        says="How far the points are from being orthogonal: well below 1 the memory of one is no trouble to another.",
+        left=r"\frac{n\mu^2}{p}",
+        right=r"\frac{<n_train> <*> <signal>}{\sqrt{<dim>}}",
+        value=lambda n: n["n_train"] * n["signal"] / n["dim"] ** 0.5,
+        predicts=_regime,
+        symbols={"signal": r"(\mu^2/\sqrt{p})"},
+    ),
+)
+
 STORY = Story(
     why=WHY,
     label=label,
     metric="test_accuracy",
     x="log_step",
+    formulas=FORMULAS,
     experiment=race,
     details={EACH_CLUSTER: "Each cluster on its own"},
 )
