@@ -403,7 +403,8 @@ def _named(identity: str, _pictures: Sequence[Picture]) -> list[Picture]:
 
 def _draw(view: View, pictures: Sequence[Picture]) -> None:
     """One player for the pictures that share a clock."""
-    st.html('<h2 class="unseen">Pictures</h2>')
+    with st.container(key="pictures-head"):
+        st.header("Pictures", anchor="pictures")  # for those who cannot see them, and for links from the ledger
     for index, (clock, group) in enumerate(by_clock(pictures).items()):
         drawn = [picture.for_player(notes=not look.embedded()) for picture in group]
         key = f"player/{view.lab.id}/{index}"
