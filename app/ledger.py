@@ -118,7 +118,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> None:
         {
             "verdict": _verdict(row),
             "claim": f"{escape(row['statement'])}  \n:small[{escape(row['reason'])}]",
-            "on": _subject(row),
+            "judged on": _subject(row),
             "predicted": number(row["predicted"]),
             "measured": number(row["measured"]) + (f" ± {row['error']:.2g}" if row["error"] else ""),
             "tolerance": number(row["tolerance"]),

@@ -109,7 +109,7 @@ def lab_page(lab_id: str) -> None:
         spaghetti=REPLICATES in options.shown,
         present=look.presenting(),
     )
-    note(view)
+    note(view, story.metric)
     pictures = _pictures(module, view, options)
     st.session_state[f"ranges/{lab.id}"] = {one.id: ranges for one in pictures if (ranges := ranges_of(one.spec))}
     _draw(view, _named(_identity(view, options), pictures) if view.present else pictures)

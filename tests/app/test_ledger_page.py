@@ -62,7 +62,7 @@ def recorded(tmp_path, monkeypatch):
 
 def linked(row):
     """The lab, the state and the words of a row's link."""
-    words, lab_id, query = re.search(r"\[((?:\\.|[^\]])+)\]\((\w+)\??([^#)]*)#pictures\)", row["on"]).groups()
+    words, lab_id, query = re.search(r"\[((?:\\.|[^\]])+)\]\((\w+)\??([^#)]*)#pictures\)", row["judged on"]).groups()
     state, notices = decode(get_lab(lab_id), parse_qs(query, keep_blank_values=True))
     assert notices == []
     return lab_id, state, words.replace("\\", "")
@@ -82,7 +82,7 @@ def test_every_row_of_the_ledger_says_which_run_it_judges_and_leads_to_its_pictu
             entries.setdefault((lab.id, entry.preset.title, entry.run), set()).add(run_key(lab, entry.about))
     for row in rows:
         lab_id, state, words = linked(row)
-        lab_title, title = row["on"].replace("\\", "").split("  \n")[:2]
+        lab_title, title = row["judged on"].replace("\\", "").split("  \n")[:2]
         assert titles[lab_title].id == lab_id
         if (lab_id, title, words) in entries:
             assert run_key(get_lab(lab_id), state.focus) in entries[lab_id, title, words]
@@ -94,7 +94,7 @@ def test_every_row_of_the_ledger_says_which_run_it_judges_and_leads_to_its_pictu
 def test_rows_of_one_claim_and_preset_are_told_apart():
     """A preset with several runs has a row of a claim for each: never two that read the same."""
     rows = all_rows(opened())
-    told = [(row["claim"].split("  \n")[0], row["on"]) for row in rows]
+    told = [(row["claim"].split("  \n")[0], row["judged on"]) for row in rows]
     assert len(told) == len(set(told))
 
 
