@@ -16,7 +16,9 @@ h1 { font-size: 1.8rem !important; padding-block: 0.25rem !important; }
 _ALWAYS = """
 <style>
 [data-testid="stCode"] .token.parameter { color: inherit !important; } /* too pale on white */
-.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+.linked-field { outline: 2px solid currentColor; outline-offset: 4px; border-radius: 0.25rem; }
+[data-testid="stCode"] [data-testid="stCodeCopyButton"] { opacity: 1; transform: none; }
+.st-key-pictures-head { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 [data-testid="stCaptionContainer"] { color: inherit; opacity: 0.8; }
 .stMain h2 { font-size: 1.35rem; padding-block: 0.4rem; }
 .card-placeholder {

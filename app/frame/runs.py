@@ -37,6 +37,7 @@ class View:
     present: bool = False
     fetched: Mapping[str, Run] = field(default_factory=dict)
     details: frozenset[str] = frozenset()
+    spaghetti: bool = False
 
     @property
     def focus(self) -> Run:
@@ -174,17 +175,25 @@ def _how_far(job: Job) -> str:
     return f"number {before + 1} in the queue, begins in about {describe_seconds(seconds)}{expected}"
 
 
-def given_up(lab: Lab, wanted: Sequence[Params]) -> bool:
-    """Whether the visitor stopped one of these runs; then that is said, and they wait to be asked for again."""
-    stopped = st.session_state.get("stopped", set()) & {run_key(lab, params) for params in wanted}
-    if stopped:
-        st.info("The run was stopped before it ended; nothing of it was kept.")
-        st.button(
-            "Run it again",
-            icon=":material/play_arrow:",
-            on_click=lambda: st.session_state["stopped"].difference_update(stopped),
-        )
-    return bool(stopped)
+def is_given_up(lab: Lab, wanted: Sequence[Params]) -> bool:
+    """Whether the visitor stopped one of these runs."""
+    return bool(_given_up(lab, wanted))
+
+
+def _given_up(lab: Lab, wanted: Sequence[Params]) -> set[str]:
+    stopped: set[str] = st.session_state.get("stopped", set())
+    return stopped and stopped & {run_key(lab, params) for params in wanted}
+
+
+def given_up(lab: Lab, wanted: Sequence[Params]) -> None:
+    """Say that a run was stopped; it waits to be asked for again."""
+    stopped = _given_up(lab, wanted)
+    st.info("The run was stopped before it ended; nothing of it was kept.")
+    st.button(
+        "Run it again",
+        icon=":material/play_arrow:",
+        on_click=lambda: st.session_state["stopped"].difference_update(stopped),
+    )
 
 
 def fetch(

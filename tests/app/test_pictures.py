@@ -244,7 +244,7 @@ def test_a_floor_of_zero_has_no_place_on_a_log_axis():
 def test_an_overlay_without_any_theory_is_drawn_without_one():
     view = preset_view("label_noise", "spherical")
     drawn = overlay(view, "test_error", id="e", title="t")
-    assert set(drawn.data) == {"lines"}
+    assert set(drawn.data) == {"lines", "one"}
     pack([drawn.for_player()], steps=drawn.steps.tolist(), step_label="step", key="k")
 
 
@@ -300,7 +300,7 @@ def test_several_series_are_told_apart_by_colour_and_style():
 def test_a_curve_is_drawn_with_its_own_chalk_or_none():
     view = preset_view("label_noise", "too_few_samples")
     bare = overlay(view, [Curve("bare", view.focus, "test_error", None)], id="e", title="t")
-    assert set(bare.data) == {"lines"} and "theory" not in bare.alt
+    assert set(bare.data) == {"lines", "one"} and "theory" not in bare.alt
     chalked = overlay(view, [Curve("chalked", view.focus, "test_error", "test_error")], id="e", title="t")
     assert len(chalked.data["theory"]["value"]) > 0
     assert str(STYLES[1]) not in str(chalked.spec), "one style alone needs no mention"
