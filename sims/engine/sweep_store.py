@@ -39,7 +39,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PART = re.compile(r"(\d{6})-([0-9a-f]{64})\.parquet")
 _META = b"chalkline"
 
-PREDICTED, VERDICT = "predicted_", "verdict_"
+PREDICTED, CLAIMED, VERDICT = "predicted_", "claimed_", "verdict_"
 LEADING = ("point",)  # before the axes
 IDENTITY = ("seed", "replicate", "key", "replicate_sha256", "trace_sha256", "stopped", "stopped_reason")  # after them
 
