@@ -1,4 +1,5 @@
 # The Python and the platform that requirements-image.lock was made for.
+# hadolint ignore=DL3029
 FROM --platform=linux/amd64 python:3.11.15-slim-bookworm
 
 ENV PYTHONUNBUFFERED=1 \

@@ -55,8 +55,8 @@ def test_what_draws_other_numbers_is_compared_with_its_own_kind():
 
 
 def test_the_growth_of_memory_is_that_of_the_peak():
-    _, grown = contest.memory_growth(lambda: np.ones(4_000_000).sum())
-    assert grown >= 0.9 * 32e6
+    _, grown = contest.memory_growth(lambda: np.ones(8_000_000).sum())
+    assert grown >= 0.9 * 64e6
     _, grown = contest.memory_growth(lambda: None)
     assert grown < 4e6, "what was used before is forgotten"
 

@@ -58,8 +58,8 @@ def lab_module(lab_id: str) -> object:
     return importlib.import_module(f"app.labs.{lab_id}")
 
 
-def lab_page(lab_id: str) -> None:
-    """The page of one lab."""
+def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) -> None:
+    """The page of one lab; `instead` may draw its finished runs in the page's stead, and says whether it has."""
     lab = get_lab(lab_id)
     module = lab_module(lab_id)
     story: Story = module.STORY  # type: ignore[attr-defined]
@@ -72,7 +72,8 @@ def lab_page(lab_id: str) -> None:
         st.markdown(f"*{lab.sentence}*  \n{lab.paper.authors}, {paper}, {lab.paper.year}")
     for notice in notices:
         st.warning(escape(notice), icon=":material/link_off:")
-    x, details = _controls(lab, state, story) if not look.embedded() else (_axis_asked_for(lab, story), frozenset())
+    bare = look.embedded() or look.bare()
+    x, details = (_axis_asked_for(lab, story), frozenset()) if bare else _controls(lab, state, story)
 
     runs = {_focus_label(lab, story, state): state.focus, **state.beside}
     if given_up(lab, list(runs.values())):
@@ -90,6 +91,8 @@ def lab_page(lab_id: str) -> None:
         return
     view = View(lab, state, finished, x=x, details=details, present=look.presenting())
     note(view)
+    if instead(view):
+        return
     pictures = _pictures(module, view)
     report = None if look.embedded() else confirmed.newest(lab)
     if report is not None:

@@ -426,6 +426,36 @@ def legend(
     )
 
 
+def point_legend(words: Sequence[str]) -> alt.Legend | None:
+    """A legend of points above the picture; none where there is nothing to tell apart."""
+    if len(words) < 2:
+        return None
+    return alt.Legend(title=None, orient="top", columns=2, labelLimit=300, symbolOpacity=1, symbolSize=90)
+
+
+def hues(names: Sequence[str]) -> alt.Scale:
+    """A colour for each name, that of the run in focus first."""
+    return alt.Scale(domain=list(names), range=[PALETTE[i % len(PALETTE)] for i in range(len(names))])
+
+
+def joined(parts: Sequence[Columns]) -> dict[str, NDArray[Any]]:
+    """Tables with the same columns, one below the other; what is one value for all rows of a part is repeated."""
+    sizes = [max(np.size(column) for column in part.values() if np.ndim(column)) for part in parts]
+    return {
+        name: np.concatenate(
+            [
+                np.asarray(part[name]) if np.ndim(part[name]) else np.full(size, part[name], dtype=_kind(part[name]))
+                for part, size in zip(parts, sizes, strict=True)
+            ]
+        )
+        for name in parts[0]
+    }
+
+
+def _kind(value: Any) -> Any:
+    return object if isinstance(value, str) else None
+
+
 def _named(names: Sequence[str], values: Sequence[Any]) -> alt.Scale:
     return alt.Scale(domain=list(names), range=list(values)[: len(names)])
 

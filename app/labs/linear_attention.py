@@ -551,9 +551,7 @@ def lengths(view: View) -> Picture:
         .mark_area(opacity=0.25, color=PALETTE[3])
         .encode(x, alt.Y("low:Q", scale=scale, title="loss L"), alt.Y2("high:Q")),
         alt.Chart(alt.NamedData("curves")).mark_line(strokeWidth=2.2, clip=True).encode(x, y, hue, dash),
-        alt.Chart(alt.NamedData("measured"))
-        .mark_point(filled=True, size=80, opacity=1, clip=True)
-        .encode(x, y, hue),
+        alt.Chart(alt.NamedData("measured")).mark_point(filled=True, size=80, opacity=1, clip=True).encode(x, y, hue),
         here.mark_rule(strokeDash=[1, 3], color="$muted", strokeWidth=1.6).encode(x),
         here.mark_text(align="left", dx=5, baseline="bottom", fontSize=12, color="$muted").encode(
             x, alt.Text("words:N"), y=alt.value(alt.expr("height - 4"))

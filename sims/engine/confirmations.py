@@ -158,7 +158,7 @@ def observed(
     step: Sequence[int],
     series: Mapping[str, NDArray[np.float64]],
     derived: Mapping[str, NDArray[np.float64]],
-    predicted: Mapping[str, float] | None = None,
+    predicted: Mapping[str, float | NDArray[np.float64]] | None = None,
     finals: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Run:
     """What an independent experiment recorded, in the form that the lab's claims are judged on.

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .budget import describe_seconds, estimate, lab_rates
+from .confine import limited_memory
 from .design import MOST_POINTS, Design
 from .errors import BadInput, Cancelled, ChalklineError, Paused, Problem, TooLarge
 from .keys import NUMBA, run_key
@@ -225,7 +226,8 @@ def _compute(lab: Lab, params: Params, task: Task, point: int, stop: Stop | None
     if task.theory_only:
         predicted = ends(predict(lab, params))
         return _Point(point, params, run_key(lab, params), 1, {}, predicted, {}, {})
-    run = execute(lab, params, workers=1, monitor=monitor, alone=True)
+    with limited_memory(lab, params):
+        run = execute(lab, params, workers=1, monitor=monitor, alone=True)
     trace = run.trace
     return _Point(
         point,
@@ -547,7 +549,14 @@ class _Session:
         for lane in self.lanes:
             while self.waiting and sum(other is lane for _, other in self.flying.values()) < lane.capacity():
                 chunk = self.waiting.popleft()
-                self.flying[lane.submit(compute_chunk, self._task(chunk))] = (chunk, lane)
+                try:
+                    future = lane.submit(compute_chunk, self._task(chunk))
+                except lane.deaths:  # its worker died just now; the chunks that it held come back with the next look
+                    self.waiting.appendleft(chunk)
+                    if not any(other is lane for _, other in self.flying.values()):
+                        lane.renew()
+                    break
+                self.flying[future] = (chunk, lane)
 
     def _task(self, chunk: int) -> Task:
         design, manifest = self.sweep.design, self.sweep.folder.manifest

@@ -145,6 +145,20 @@ def draw_pairs(nat_cumulative, indptr, indices, view_cumulative, nat_rng, first_
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def draw_edges(node_cumulative, indptr, indices, edge_cumulative, node_rng, other_rng, first, second):
+    """Fill first, second (B,) with the ends of B edges of a weighted graph, drawn with their weights.
+
+    The one end is drawn from `node_cumulative` (N,), running sums of the nodes' weights; the other from its row of
+    `edge_cumulative`, running sums within each row of the weights of its edges over their sum.
+    """
+    N = node_cumulative.size
+    for i in range(first.size):
+        x = place(node_cumulative, 0, N, node_rng.random())
+        first[i] = x
+        second[i] = indices[place(edge_cumulative, indptr[x], indptr[x + 1], other_rng.random())]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def clipped(z, clip_norm, factor):
     """Scale the rows of z (B, k) that are longer than clip_norm > 0 down to it, in place; factor (B,) out.
 

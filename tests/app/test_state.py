@@ -190,6 +190,13 @@ def test_fields_at_odds_with_each_other_cost_only_one_of_them():
     assert "sparsity" in notices[0] and "dim was ignored" in notices[0]
 
 
+def test_a_field_that_is_wrong_in_two_ways_is_ignored_once():
+    """A negative noise_std, where gradient descent has no noise at all."""
+    state, notices = decode(LAB, {"algorithm": ["gd"], "noise_std": ["-1"], "seed": ["8"]})
+    assert state.focus.changed() == {"algorithm": "gd", "seed": 8}
+    assert len(notices) == 1 and "noise_std was ignored" in notices[0]
+
+
 def test_a_flood_of_nonsense_is_summed_up():
     state, notices = decode(LAB, {f"field_{i}": ["1"] for i in range(1000)} | {"dim": ["50"]})
     assert state.focus.dim == 50
