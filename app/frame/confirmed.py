@@ -249,7 +249,7 @@ def _scale(values: np.ndarray, log: bool) -> alt.Scale:
 def _axis(values: np.ndarray, log: bool) -> alt.Axis:
     """Few round ticks; on a short log axis those between the powers of ten, too."""
     if not log:
-        return alt.Axis(tickCount=6, format="~g")
+        return alt.Axis(tickCount=6, format=",.6~g")  # of its own, a tick's format may be as short as 6e+1
     low, high = math.log10(float(np.min(values))), math.log10(float(np.max(values)))
     decades = range(math.floor(low), math.ceil(high) + 1)
     mantissas = (1, 2, 5) if high - low <= 2.5 else (1,)
