@@ -84,7 +84,11 @@ def is_clear(err: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("examples", "runs"), [(40, 5), pytest.param(2000, 100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    ("examples", "runs"),
+    [
+        pytest.param(40, 5, marks=pytest.mark.slow),
+        pytest.param(2000, 100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+    ],
 )
 def test_any_command_line_is_a_run_or_one_message(lab, examples, runs, monkeypatch):
     """What is valid reaches `execute`; the first few short ones are computed, of the others their estimate is told."""
@@ -219,7 +223,7 @@ def extremes(lab: Lab) -> list[tuple[str, Params]]:
 
 def bases(lab: Lab, name: str) -> list[Params]:
     """The default where the field is active there; else, and where a rule forbids it, what is drawn at random."""
-    drawn = [draw_params(lab, random.Random(seed)) for seed in range(40)]
+    drawn = [draw_params(lab, random.Random(seed)) for seed in range(300)]
     return [params for params in (lab.params.make(), *drawn) if params.is_active(name)]
 
 
@@ -243,6 +247,7 @@ def finishes_or_is_refused(lab: Lab, what: str, params: Params, seconds: float) 
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.01, pytest.param(2.0, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_every_extreme_of_every_bound_finishes_or_is_refused(lab, seconds):
     tried = extremes(lab)

@@ -30,16 +30,16 @@ _ALWAYS = """
 [data-testid="stTable"] table { font-variant-numeric: tabular-nums; }
 .st-key-verdicts td:nth-of-type(1) { width: 60%; }
 .st-key-verdicts td:nth-of-type(1) > div { max-width: none; }
-.st-key-ledger td:nth-of-type(1) { min-width: 22rem; }
+[class*="st-key-ledger"] td:nth-of-type(1) { min-width: 22rem; }
 @media (max-width: 640px) {
-  .st-key-ledger thead { display: none; }
-  .st-key-ledger tr { display: grid; grid-template-columns: repeat(3, 1fr); padding-block: 0.4rem; }
-  .st-key-ledger :is(th, td) { border: none !important; padding: 0.2rem 0; min-width: 0 !important; }
-  .st-key-ledger :is(th, td:nth-of-type(1), td:nth-of-type(2), td:nth-of-type(6)) { grid-column: 1 / -1; }
-  .st-key-ledger td:nth-of-type(n + 3)::before { display: block; font-size: 0.75rem; opacity: 0.8; }
-  .st-key-ledger td:nth-of-type(3)::before { content: "predicted"; }
-  .st-key-ledger td:nth-of-type(4)::before { content: "measured"; }
-  .st-key-ledger td:nth-of-type(5)::before { content: "tolerance"; }
+  [class*="st-key-ledger"] thead { display: none; }
+  [class*="st-key-ledger"] tr { display: grid; grid-template-columns: repeat(3, 1fr); padding-block: 0.4rem; }
+  [class*="st-key-ledger"] :is(th, td) { border: none !important; padding: 0.2rem 0; min-width: 0 !important; }
+  [class*="st-key-ledger"] :is(th, td:nth-of-type(1), td:nth-of-type(2), td:nth-of-type(6)) { grid-column: 1 / -1; }
+  [class*="st-key-ledger"] td:nth-of-type(n + 3)::before { display: block; font-size: 0.75rem; opacity: 0.8; }
+  [class*="st-key-ledger"] td:nth-of-type(3)::before { content: "predicted"; }
+  [class*="st-key-ledger"] td:nth-of-type(4)::before { content: "measured"; }
+  [class*="st-key-ledger"] td:nth-of-type(5)::before { content: "tolerance"; }
   .st-key-verdicts thead { display: none; }
   .st-key-verdicts tr { display: grid; grid-template-columns: repeat(3, 1fr); padding-block: 0.4rem; }
   .st-key-verdicts :is(th, td) { border: none !important; padding: 0.2rem 0; }
