@@ -91,7 +91,7 @@ def _card(lab: Lab, page: object, counts: Counter[str]) -> None:
         st.image(str(path), width="stretch", alt=words)
     st.header(lab.title, anchor=False)
     st.markdown(lab.sentence)
-    teaching = [f"{one.minutes} minutes in class" for one in activities().get(lab.id, ())]
+    teaching = [f"{one.minutes} minutes in class" for one in activities().get(lab.id, ()) if one.kind == "activity"]
     paper = f"{_authors(lab.paper.authors)} ({lab.paper.venue} {lab.paper.year})"
     st.caption(escape(" · ".join([paper, lab.theme, *teaching])))
     judged = ", ".join(f"{counts[verdict]}\u00a0{MARKS[verdict]}" for verdict in MARKS if counts[verdict])

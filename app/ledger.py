@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from sims import all_labs
-from sims.engine import ledger
+from sims.engine import ChalklineError, ledger
 
 from .frame import look
 from .frame.verdicts import BADGES, MARKS, MEANING, number
@@ -40,6 +40,37 @@ def ledger_page() -> None:
     _table(chosen[(page - 1) * ROWS : page * ROWS])
     st.caption(MEANING + " **stale**: the row is older than what it speaks of; it waits to be judged again.")
     st.caption("`python -m sims ledger LAB` judges a lab's claims anew.")
+    _confirmations()
+
+
+def _confirmations() -> None:
+    """The verdicts of the newest confirmations, by lab, scale and device."""
+    try:
+        rows = ledger.confirmed()
+    except ChalklineError as error:
+        st.warning(escape(str(error)), icon=":material/report:")
+        return
+    if not rows:
+        return
+    titles = {lab.id: lab.title for lab in all_labs()}
+    st.header("Newest confirmations")
+    st.markdown("The same theorems, asked of independent experiments: no shortcut and no random number of the labs.")
+    shown = [
+        {
+            "verdict": BADGES[row["verdict"]],
+            "claim": f"{escape(row['statement'])}  \n:small[{escape(row['reason'])}]",
+            "lab and experiment": f"[{escape(titles.get(row['lab'], row['lab']))}]({row['lab']})  \n"
+            f":small[{escape(row['experiment'])}]",
+            "predicted": number(row["predicted"]),
+            "measured": number(row["measured"]) + (f" ± {row['error']:.2g}" if row["error"] else ""),
+            "tolerance": number(row["tolerance"]),
+            "made": _made(row),
+        }
+        for row in rows
+    ]
+    with st.container(key="ledger-confirmed"):
+        st.table(pd.DataFrame(shown).set_index("verdict"), border="horizontal", alt="Verdicts of the confirmations")
+    st.caption("`python -m sims confirm LAB` asks again; the reports lie in `docs/confirmations`.")
 
 
 def _totals(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -129,5 +160,8 @@ def _preset(row: Mapping[str, Any]) -> str:
 def _checked(row: Mapping[str, Any]) -> str:
     if not row["date"]:
         return escape(row["stale"])
-    where = f"{row['date']}, version {row['version']}  \n:small[{escape(row['scale'])}, {escape(row['device'])}]"
-    return where + (f"  \n:small[{escape(row['stale'])}]" if row["stale"] else "")
+    return _made(row) + (f"  \n:small[{escape(row['stale'])}]" if row["stale"] else "")
+
+
+def _made(row: Mapping[str, Any]) -> str:
+    return f"{row['date']}, version {row['version']}  \n:small[{escape(row['scale'])}, {escape(row['device'])}]"

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import importlib
 import ipaddress
 import logging
 import os
@@ -20,7 +21,6 @@ import time
 import tomllib
 import webbrowser
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from streamlit import config
 from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 
 from app import net
+from app.house import SESSIONS, House, built
 from app.vega import VEGA_VERSION, vega
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,10 +46,10 @@ STREAM = "/_stcore/stream"
 METRICS = "/_stcore/metrics"
 FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 
-SESSIONS = 300  # browser tabs at once, unless CHALKLINE_SESSIONS says otherwise
 RERUNS_PER_SECOND = 20.0  # of one tab; a faster sender waits, and so slows only itself
 BURST = 40  # messages that a tab may send at once before it is slowed
 INCOMING_BYTES = 8 * 2**20  # one message from a browser; widgets' states are a few kB
+LINGER_SECONDS = 0.5  # a tab that is gone for so long is given up; one that comes back asks again
 JANITOR_SECONDS = 20.0
 QUIET_SECONDS = 1.0  # no message for so long counts as idle
 PATIENCE_SECONDS = 60.0  # a server that is never idle is swept all the same
@@ -58,17 +59,6 @@ FULL = "This Chalkline server is full ({limit} open pages): try again in a minut
 VEGA_URL = f"/assets/vega.js?v={VEGA_VERSION}"
 
 logger = logging.getLogger("chalkline.server")
-
-
-@dataclass
-class House:
-    """What the gate, the janitor and the health check know of the running server."""
-
-    public: tuple[str, ...] = ()  # names under which a proxy shows us
-    limit: int = SESSIONS
-    sessions: int = 0
-    last_message: float = 0.0
-    state: str = "starting"  # "ok" once everything is warm
 
 
 class Gate:
@@ -96,8 +86,12 @@ class Gate:
                 await self.app(same_origin(scope), self.paced(receive), self.noted(send))
             finally:
                 self.house.sessions -= 1
+                asyncio.get_running_loop().call_later(LINGER_SECONDS, self._left)
         else:
             await self.app(same_origin(scope), receive, send)
+
+    def _left(self) -> None:
+        threading.Thread(target=self.house.left, name="chalkline-left", daemon=True).start()
 
     def refusal(self, scope: Scope) -> Response | None:
         """The response that turns a request away, or none."""
@@ -243,11 +237,15 @@ def warm_up() -> None:
 
 
 def release_absent() -> None:
-    """Cancels what closed tabs were waiting for."""
+    """Cancels what closed tabs were waiting for, and forgets rooms that have ended."""
     from app.frame import runs, sweep_jobs
+    from app.room import me
 
     runs.release_absent()
     sweep_jobs.release_absent()
+    rooms = me.rooms()
+    if rooms is not None:
+        rooms.sweep()
 
 
 def janitor(
@@ -303,7 +301,7 @@ def build(
     config.get_config_options(force_reparse=True)
     for name, value in settings(hosts, public, port).items():
         config.set_option(name, value)
-    house = House(public=public, limit=sessions)
+    house = built(House(public=public, limit=sessions, left=release_absent))
 
     def health(_: Request) -> Response:
         return PlainTextResponse(house.state, 200 if house.state == "ok" else 503)
@@ -342,6 +340,16 @@ def session_limit() -> int:
     return int(text)
 
 
+def log_runs() -> None:
+    """One line of JSON on standard error for every run that is computed or read, nothing in it on who asked."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    runs = logging.getLogger("chalkline.runs")
+    runs.setLevel(logging.INFO)
+    runs.propagate = False
+    runs.handlers = [handler]
+
+
 def serve(app: ASGIApp, sock: socket.socket) -> None:
     """Runs the app on a listening socket until it is interrupted."""
     settled = uvicorn.Config(
@@ -356,6 +364,7 @@ def serve(app: ASGIApp, sock: socket.socket) -> None:
         ws_ping_timeout=20,
         timeout_graceful_shutdown=3,
     )
+    log_runs()
     with contextlib.suppress(KeyboardInterrupt), sock:
         uvicorn.Server(settled).run(sockets=[sock])
 
@@ -368,9 +377,10 @@ def main(argv: list[str] | None = None, script: str | Path = SCRIPT) -> int:
     arguments = parser.parse_args(argv)
     public = tuple(filter(None, (name.strip() for name in os.environ.get("CHALKLINE_HOSTS", "").split(","))))
     try:
+        importlib.import_module("app.frame.limits")  # reads its settings
         limit = session_limit()
         sock = net.listen(arguments.host, arguments.port)
-    except net.CannotListen as problem:
+    except (net.CannotListen, ValueError) as problem:
         print(problem, file=sys.stderr)
         return 2
     places = net.addresses(sock, public)

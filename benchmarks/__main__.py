@@ -1,32 +1,57 @@
-"""`make bench`: kernels beside their rivals and beside torch, then what a user waits for, each against its goal."""
+"""`make bench`: kernels beside their rivals, then what a user waits for, each against its goal.
+
+    python -m benchmarks [NAME ...]
+
+Without names everything is measured, and the report written to `docs/benchmarks.md` and `docs/benchmarks.json`; with
+names only those modules are, and nothing is written. Returns 1 if a goal was missed.
+"""
 
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from sims.engine import lab_ids
 
-from . import full_scale, sweep, waiting
+from . import contest, machine, report
+
+COMMON = ("replicates", "sweep", "full_scale", "startup", "waiting")
 
 
-def of_labs():
-    """The modules `benchmarks/<lab>.py` that there are."""
+def of_labs() -> list[str]:
+    """Labs that have a module here."""
     here = Path(__file__).parent
-    return [importlib.import_module(f"benchmarks.{lab}") for lab in lab_ids() if (here / f"{lab}.py").exists()]
+    return [lab for lab in lab_ids() if (here / f"{lab}.py").exists()]
 
 
-def main() -> int:
-    """Print every measurement; returns 1 if one misses its goal."""
-    met = []
-    for module in of_labs():
-        met.append(module.main())
-        print()
-    for common in (sweep, full_scale):
-        met.append(common.main())
-        print()
-    met.append(waiting.main())
-    return int(not all(met))
+def module(name: str) -> ModuleType:
+    return importlib.import_module(f"benchmarks.{name}")
+
+
+def main(names: Sequence[str] = ()) -> int:
+    """Measure, print, and write the report where everything was measured."""
+    known = [*of_labs(), *COMMON]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        print(f"No benchmark is called {', '.join(unknown)}; there are: {', '.join(known)}.", file=sys.stderr)
+        return 2
+    sections = []
+    with contest.one_core():
+        found = machine.describe()
+        print(f"{found['cpu']}. {found['limits']}.\n", flush=True)
+        for lab in of_labs():
+            if not names or lab in names:
+                sections.append(module(lab).measure())
+                report.show(sections[-1])
+    for name in COMMON:
+        if not names or name in names:
+            sections.append(module(name).measure())
+            report.show(sections[-1])
+    if not names:
+        report.write(sections, found)
+    return int(not all(section.met for section in sections))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -19,6 +19,7 @@ from sims.engine.design import grid_design
 from sims.engine.store import Store
 from sims.engine.sweep import plan_sweep, run_sweep
 
+from .report import Goal, Measure, Section, run_alone
 from .waiting import forget
 
 SECONDS_GOAL = 60.0  # for 20 x 20 points of 8 replicates, on two cores
@@ -94,40 +95,30 @@ def overhead(lab):
     return 1000 * min(plain) / len(design), min(whole) / min(plain) - 1
 
 
-def rows():
-    """What is measured, the number, its goal, and whether that is met."""
+def measure():
+    """A large sweep with two workers and with one, and the overhead at small points."""
+    section = Section("Sweeps", __doc__.split("\n\n", 2)[2].strip())
     lab = get_lab("label_noise")
     lab_rates(lab, measure_again=True)
     design = large(lab)
     two, two_cpu, (start, rate_of_two) = timed(lambda: swept(design, 2))
     one, one_cpu, (_, rate_of_one) = timed(lambda: swept(design, 1))
-    faster = rate_of_two / rate_of_one
     per_point, share = overhead(lab)
     size = "20 x 20 points of 8 replicates"
-    return [
-        row(f"{size}, two workers: seconds", two, f"< {SECONDS_GOAL:g}", two < SECONDS_GOAL),
-        row(f"{size}, two workers: processor seconds", two_cpu),
-        row(f"{size}, one worker: seconds", one),
-        row(f"{size}, one worker: processor seconds", one_cpu),
-        row("two workers: seconds until the first chunk is back", start),
-        row("two workers over one, from then on", faster, f">= {SPEEDUP_GOAL:g}", faster >= SPEEDUP_GOAL),
-        row("milliseconds of a small point", per_point),
-        row("share that a sweep adds to it", share, f"< {OVERHEAD_GOAL:g}", share < OVERHEAD_GOAL),
+    section.measures += [
+        Measure(f"{size}, two workers: processor time", two_cpu, "s"),
+        Measure(f"{size}, one worker", one, "s"),
+        Measure(f"{size}, one worker: processor time", one_cpu, "s"),
+        Measure("two workers: until the first chunk is back", start, "s"),
+        Measure("a small point", per_point, "ms"),
     ]
-
-
-def row(what, value, goal="", met=True):
-    return {"what": what, "value": value, "goal": goal, "met": met}
-
-
-def main():
-    """Print the rows; returns whether every goal was met."""
-    found = rows()
-    for row in found:
-        verdict = f"goal {row['goal']}: {'met' if row['met'] else 'MISSED'}" if row["goal"] else ""
-        print(f"{row['what']:<64} {row['value']:8.3g}  {verdict}".rstrip())
-    return all(row["met"] for row in found)
+    section.goals += [
+        Goal(f"{size}, two workers: seconds", two, SECONDS_GOAL, at_most=True),
+        Goal("two workers over one, from the first chunk on", rate_of_two / rate_of_one, SPEEDUP_GOAL),
+        Goal("share that a sweep adds to small points", share, OVERHEAD_GOAL, at_most=True),
+    ]
+    return section
 
 
 if __name__ == "__main__":
-    sys.exit(0 if main() else 1)
+    sys.exit(run_alone(measure()))

@@ -12,6 +12,8 @@ import sys
 import tempfile
 import time
 
+from .report import Goal, Measure, Section, run_alone
+
 ROUNDS = 7
 PAGE_GOAL = 1.0  # seconds; a lab's benchmark may set itself a lower one
 
@@ -89,31 +91,25 @@ def store_times(lab):
     return write, read
 
 
-def rows():
+def measure():
+    """Default pages, commands and the store."""
     from sims.engine import all_labs, get_lab
 
-    lab = get_lab("label_noise")
-    found = [page_row(each) for each in all_labs()]
-    found += [
+    section = Section("What a user waits for", __doc__.split("\n\n", 2)[2].strip())
+    waits = [page_row(lab) for lab in all_labs()]
+    waits += [
         ("python -m sims list", command("list"), 0.5),
         ("python -m sims --help", command("--help"), 0.5),
         ("python -m sims run label_noise, compiled before", command("run", "label_noise", "--fresh"), 2.0),
     ]
-    write, read = store_times(lab)
-    found += [("store: keep one run", write, None), ("store: read one run, checked", read, None)]
-    return [{"what": what, "seconds": seconds, "goal": goal} for what, seconds, goal in found]
-
-
-def main():
-    """Print what is waited for; returns whether every goal was met."""
-    met = True
-    for row in rows():
-        goal = row["goal"]
-        verdict = "" if goal is None else f"goal < {goal} s: {'met' if row['seconds'] < goal else 'MISSED'}"
-        met = met and (goal is None or row["seconds"] < goal)
-        print(f"{row['what']:<64} {1000 * row['seconds']:8.0f} ms  {verdict}")
-    return met
+    section.goals = [Goal(f"{what}: seconds", seconds, goal, at_most=True) for what, seconds, goal in waits]
+    write, read = store_times(get_lab("label_noise"))
+    section.measures += [
+        Measure("store: keep one run", 1e3 * write, "ms"),
+        Measure("store: read one run, checked", 1e3 * read, "ms"),
+    ]
+    return section
 
 
 if __name__ == "__main__":
-    sys.exit(0 if main() else 1)
+    sys.exit(run_alone(measure()))

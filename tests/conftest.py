@@ -1,5 +1,7 @@
 """What all tests share: a run store of their own, kernels compiled once, and fuzzing that repeats itself."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 
@@ -7,6 +9,20 @@ import sims.engine  # noqa: F401  (points Numba at the compiled cache before a t
 
 settings.register_profile("chalkline", deadline=None, derandomize=True)
 settings.load_profile("chalkline")
+
+
+HERE = Path(__file__).parent
+BROWSER = HERE / "browser"
+SPREAD = {"test_contracts.py"}  # tests that share nothing but what is compiled
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Workers of pytest-xdist take a file at a time, and one takes all that drive the one server and its Chromium."""
+    for item in items:
+        if BROWSER in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("browser"))
+        elif item.path.name not in SPREAD:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(HERE))))
 
 
 @pytest.fixture(autouse=True)

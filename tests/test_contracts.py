@@ -255,8 +255,8 @@ def predictable(lab: Lab, count: int, seconds: float) -> list[Params]:
 @pytest.mark.parametrize(("count", "seconds"), [(30, 0.03), pytest.param(400, 0.2, marks=pytest.mark.slow)])
 def test_ends_predicted_together_are_those_of_each_run(lab, count, seconds):
     """Within 1e-6, or 1e-9 absolute, and claimed alike; a run whose theory raises does so in any company."""
-    runs, expected = [], []
-    for params in [*variants(lab), *predictable(lab, count, seconds)]:
+    runs, expected, own = [], [], lab.predict_ends is not None
+    for params in [*variants(lab), *predictable(lab, count, seconds)] if own else [short(lab)]:
         try:
             expected.append(predict(lab, params).ends())
         except ChalklineError:

@@ -23,7 +23,7 @@ LAB = "ou_variance"
 
 def example() -> dict[str, str]:
     """The files of the example: a path in a code span on a line of its own, then a fenced block."""
-    found = re.findall(r"^`([\w./]+)`\n\n(`{3,})\w+\n(.*?)^\2$", TEXT, re.S | re.M)
+    found = re.findall(r"^`([\w./-]+)`\n\n(`{3,})\w+\n(.*?)^\2$", TEXT, re.S | re.M)
     return {name: content for name, _, content in found}
 
 

@@ -18,13 +18,16 @@ import numpy as np
 import pytest
 
 import sims
+from app.frame.activities import Folded, Words
+from app.frame.activities import read as read_activity
 from app.frame.state import decode, encode, of_preset
+from app.room.store import LONGEST_CHOICE, LONGEST_QUESTION, MOST_CHOICES
 from sims.engine import Lab, Params, Prediction, Run, all_labs, cli, execute, get_lab, lab_ids, predict
 
 ROOT = Path(__file__).resolve().parent.parent
-README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+README, CONTRIBUTING, CLASSROOM = ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "classroom.md"
 ACTIVITIES = sorted((ROOT / "app" / "activities").glob("*.md"))
-PAGES = [README, CONTRIBUTING, *ACTIVITIES]
+PAGES = [README, CONTRIBUTING, CLASSROOM, *ACTIVITIES]
 WORKED_EXAMPLE = "ou_variance"  # the lab that CONTRIBUTING builds; tests/test_contributing.py runs its commands
 
 
@@ -60,7 +63,7 @@ def shown_commands(text: str) -> list[str]:
     return list(dict.fromkeys([*lines, *(span for span in spans(text) if span.startswith(("python -m ", "make ")))]))
 
 
-COMMANDS = [(path, line) for path in (README, CONTRIBUTING) for line in shown_commands(read(path))]
+COMMANDS = [(path, line) for path in (README, CONTRIBUTING, CLASSROOM) for line in shown_commands(read(path))]
 OURS = [line for _, line in COMMANDS if line.startswith("python -m sims") and WORKED_EXAMPLE not in line]
 
 
@@ -253,9 +256,10 @@ def test_the_table_of_settings_is_complete():
 
 def test_what_a_lab_brings_is_there_for_every_lab():
     """The README names no lab in its list, so that a new one needs no line there; what it promises of each is so."""
-    taught = {front_matter(path)[0]["lab"] for path in ACTIVITIES}
+    taught = {(head["lab"], head.get("kind", "activity")) for head, _ in map(front_matter, ACTIVITIES)}
     for lab in all_labs():
-        assert lab.id in taught, "an activity for a class"
+        assert (lab.id, "activity") in taught, "an activity for a class"
+        assert (lab.id, "sheet") in taught, "an exercise sheet"
         assert lab.presets and lab.claims
         assert any("outside" in preset.expect.values() for preset in lab.presets), "an assumption is broken"
         assert any("fails" in preset.expect.values() for preset in lab.presets), "a claim that fails"
@@ -283,11 +287,40 @@ def labelled(path: Path) -> str:
 @pytest.mark.parametrize("path", ACTIVITIES, ids=labelled)
 def test_an_activity_says_what_it_is_and_adds_up(path):
     head, body = front_matter(path)
-    assert head.keys() == {"title", "lab", "minutes"} and head["lab"] in lab_ids() and head["title"]
+    assert head.keys() - {"kind"} == {"title", "lab", "minutes"} and head["lab"] in lab_ids() and head["title"]
     told = [int(n) for n in re.findall(r"^#+ .*\((\d+) minutes?\)$", body, re.M)]
     assert not told or sum(told) == int(head["minutes"])
     assert body.count("<details>") == body.count("</details>") == body.count("<summary>Answer</summary>")
     assert body.count("**Question.**") == body.count("<details>") > 0
+
+
+@pytest.mark.parametrize("path", ACTIVITIES, ids=labelled)
+def test_the_page_reads_an_activity_as_it_is_written(path):
+    """Every question, answer, link and choice of the file is found, and nothing of its HTML is left."""
+    head, body = front_matter(path)
+    one = read_activity(read(path), path.stem)
+    assert (one.title, one.lab, one.kind) == (head["title"], head["lab"], head.get("kind", "activity"))
+    parts = [part for step in one.steps for part in step.parts]
+    assert sum(isinstance(part, Folded) for part in parts) == body.count("<details>")
+    assert [link.words for step in one.steps for link in step.links] == [
+        " ".join(words.split()) for words in re.findall(r"\[([^\]]+)\]\(/", prose(body))
+    ]
+    asked = one.questions
+    assert sum(len(question.answers) for question in asked) == len(re.findall(r"^- \[[ x]\]", body, re.M))
+    for question in asked:
+        assert question.question and question.right is not None and len(question.answers) <= MOST_CHOICES
+        assert len(question.question) <= LONGEST_QUESTION
+        assert all(len(answer) <= LONGEST_CHOICE for answer in question.answers)
+    shown = [part.text for part in parts if isinstance(part, Words | Folded)]
+    assert not [text for text in shown if re.search(r"<[a-z/!]|\]\(/", text)]
+
+
+@pytest.mark.parametrize("lab", lab_ids())
+def test_a_class_can_be_asked_a_question_of_each_lab(lab):
+    """With answers to choose from, in the activity and in the sheet."""
+    files = [(path, front_matter(path)[0]) for path in ACTIVITIES]
+    ours = [read_activity(read(path), path.stem) for path, head in files if head["lab"] == lab]
+    assert all(one.questions for one in ours)
 
 
 @pytest.mark.parametrize("path", ACTIVITIES, ids=labelled)
@@ -380,6 +413,6 @@ def test_every_answer_and_every_decimal_of_an_activity_is_checked(path):
     _, body = front_matter(path)
     for answer in re.findall(r"<details>(.*?)</details>", body, re.S):
         assert checks(answer), f"an answer without a check: {answer[:80]}"
-    seen = re.sub(r"\]\([^)]*\)", "]", prose(body))
+    seen = re.sub(r"^- \[ \] .*$", "", re.sub(r"\]\([^)]*\)", "]", prose(body)), flags=re.M)  # a wrong choice may lie
     stated = {parts["value"] for parts in map(CHECK.fullmatch, checks(body)) if parts and parts["value"]}
     assert set(re.findall(r"(?<![\w.])\d+\.\d+", seen)) <= stated

@@ -24,7 +24,7 @@ of_lab = pytest.mark.parametrize("lab", LABS, ids=[lab.id for lab in LABS])
 
 
 def test_there_are_labs_with_a_full_scale():
-    assert {"label_noise", "xor_grokking"} <= {lab.id for lab in LABS}
+    assert {"label_noise", "xor_grokking", "augmentation_graph"} <= {lab.id for lab in LABS}
 
 
 # -- the backend ---------------------------------------------------------------------------------------------------
@@ -55,8 +55,8 @@ def test_float32_is_something_else_and_near(lab):
     kernel, torch = execute(lab, short(lab)), execute(lab, short(lab), backend=SINGLE)
     assert kernel.trace_sha256 != torch.trace_sha256 and torch.provenance["dtype"] == "float32"
     for name, values in torch.trace.series.items():
-        largest = np.nanmax(np.abs(kernel.trace.series[name]))
-        np.testing.assert_allclose(values, kernel.trace.series[name], rtol=0, atol=1e-3 * max(largest, 1e-6))
+        largest = np.nanmax(np.abs(kernel.trace.series[name]), initial=1e-6)
+        np.testing.assert_allclose(values, kernel.trace.series[name], rtol=0, atol=1e-3 * largest)
 
 
 @of_lab
@@ -90,7 +90,7 @@ def test_a_batch_can_be_watched_and_cancelled(lab):
     monitor.cancel[0] = 1
     thread.join()
     assert isinstance(outcome[0], Cancelled) and np.all(monitor.progress < params.steps / 100)
-    assert np.all(np.isfinite(monitor.records[:, :, 0])), "what was recorded can be seen"
+    assert np.all(np.any(np.isfinite(monitor.records[:, :, 0]), axis=1)), "what was recorded can be seen"
 
 
 ASKED = """

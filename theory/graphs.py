@@ -196,6 +196,30 @@ def unequal_blocks(
     return Spectrum(distinct, counts, energies, phi, alpha, np.sum(U**2, axis=0), size)
 
 
+def sampled_eigenvalue(eigenvalue: float, views: int, degree: float) -> float:
+    """Eigenvalue of a graph of few views of each natural example, from that of the population; a heuristic.
+
+    Of each natural example ``views`` views are drawn once, so that a node is a view of ``degree`` examples on average,
+    and positive pairs are of these views. For a block model whose population has eigenvalue lam the large graph has
+    ``((a-1)(b-1) lam + a + b - 2 + 1/lam)/(a b)`` with a views and b examples a node: the bipartite Ihara-Bass identity
+    on a tree of those degrees (Brito, Dumitriu & Harris 2022), on which labels are remembered if
+    ``lam^2 (a-1)(b-1) > 1``. Degrees that are only so on average agree with it as far as was measured.
+    Raises ValueError where labels are forgotten.
+    """
+    a, b = views, degree
+    if not eigenvalue**2 * (a - 1.0) * (b - 1.0) > 1.0:
+        raise ValueError(f"{a:g} views and {b:g} examples a node do not show an eigenvalue of {eigenvalue:g}")
+    return ((a - 1.0) * (b - 1.0) * eigenvalue + a + b - 2.0 + 1.0 / eigenvalue) / (a * b)
+
+
+def population_eigenvalue(sampled: float, views: int, degree: float) -> float:
+    """The eigenvalue that :func:`sampled_eigenvalue` makes ``sampled`` of; NaN if no remembered label has it."""
+    a, b = views, degree
+    product, middle = (a - 1.0) * (b - 1.0), a * b * sampled - a - b + 2.0
+    inside = middle * middle - 4.0 * product
+    return (middle + math.sqrt(inside)) / (2.0 * product) if inside > 0.0 and middle > 0.0 else math.nan
+
+
 # -- ring ----------------------------------------------------------------------------------------------------------
 
 

@@ -23,19 +23,23 @@ _ALWAYS = """
   aspect-ratio: 36 / 17; display: grid; place-items: center; font-size: 0.875rem;
   border: 1px dashed currentColor; border-radius: 0.25rem; opacity: 0.75;
 }
+.st-key-room { margin-top: 1.25rem; }
+.st-key-room [data-testid="stProgress"] p { font-size: 1rem; }
+.numbers { display: flex; flex-wrap: wrap; gap: 0.5rem 2rem; font-size: 1.4rem; font-variant-numeric: tabular-nums; }
+.numbers span { display: block; font-size: 0.875rem; opacity: 0.8; }
 [data-testid="stTable"] table { font-variant-numeric: tabular-nums; }
 .st-key-verdicts td:nth-of-type(1) { width: 60%; }
 .st-key-verdicts td:nth-of-type(1) > div { max-width: none; }
-.st-key-ledger td:nth-of-type(1) { min-width: 22rem; }
+[class*="st-key-ledger"] td:nth-of-type(1) { min-width: 22rem; }
 @media (max-width: 640px) {
-  .st-key-ledger thead { display: none; }
-  .st-key-ledger tr { display: grid; grid-template-columns: repeat(3, 1fr); padding-block: 0.4rem; }
-  .st-key-ledger :is(th, td) { border: none !important; padding: 0.2rem 0; min-width: 0 !important; }
-  .st-key-ledger :is(th, td:nth-of-type(1), td:nth-of-type(2), td:nth-of-type(6)) { grid-column: 1 / -1; }
-  .st-key-ledger td:nth-of-type(n + 3)::before { display: block; font-size: 0.75rem; opacity: 0.8; }
-  .st-key-ledger td:nth-of-type(3)::before { content: "predicted"; }
-  .st-key-ledger td:nth-of-type(4)::before { content: "measured"; }
-  .st-key-ledger td:nth-of-type(5)::before { content: "tolerance"; }
+  [class*="st-key-ledger"] thead { display: none; }
+  [class*="st-key-ledger"] tr { display: grid; grid-template-columns: repeat(3, 1fr); padding-block: 0.4rem; }
+  [class*="st-key-ledger"] :is(th, td) { border: none !important; padding: 0.2rem 0; min-width: 0 !important; }
+  [class*="st-key-ledger"] :is(th, td:nth-of-type(1), td:nth-of-type(2), td:nth-of-type(6)) { grid-column: 1 / -1; }
+  [class*="st-key-ledger"] td:nth-of-type(n + 3)::before { display: block; font-size: 0.75rem; opacity: 0.8; }
+  [class*="st-key-ledger"] td:nth-of-type(3)::before { content: "predicted"; }
+  [class*="st-key-ledger"] td:nth-of-type(4)::before { content: "measured"; }
+  [class*="st-key-ledger"] td:nth-of-type(5)::before { content: "tolerance"; }
   .st-key-verdicts thead { display: none; }
   .st-key-verdicts tr { display: grid; grid-template-columns: repeat(3, 1fr); padding-block: 0.4rem; }
   .st-key-verdicts :is(th, td) { border: none !important; padding: 0.2rem 0; }
@@ -55,6 +59,14 @@ header[data-testid="stHeader"], section[data-testid="stSidebar"] { display: none
 h1 { font-size: 1.5rem !important; padding-block: 0.25rem !important; }
 </style>
 """
+# On a phone the pages of the app are in the sidebar: it stays there.
+_BARE = """
+<style>
+@media (min-width: 641px) {
+  section[data-testid="stSidebar"], [data-testid="stExpandSidebarButton"] { display: none; }
+}
+</style>
+"""
 # What is chosen is written in the primary colour, which a dark page needs lighter than a button's ground does.
 _DARK = '<style>:is([data-selected="true"], [data-testid="stSliderThumbValue"]) p { color: #9ccbea; }</style>'
 
@@ -69,11 +81,17 @@ def embedded() -> bool:
     return bool(st.context.is_embedded)
 
 
+def bare() -> bool:
+    """Whether the page shows no controls (`?controls=off`, or as the teacher of a room has it)."""
+    return st.query_params.get("controls") == "off" or bool(st.session_state.get("bare", False))
+
+
 def apply() -> None:
     """The page's own style; with `present`, the projector's."""
     if "present" not in st.session_state:
         st.session_state["present"] = st.query_params.get("present") == "1"
     style = _ALWAYS + (_PROJECTOR if presenting() else _DESK) + (_EMBEDDED if embedded() else "")
+    style += _BARE if bare() else ""
     st.html(style + (_DARK if st.context.theme.type == "dark" else ""))
 
 

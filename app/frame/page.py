@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from sims.engine import BadInput, Lab, Params, TooLarge, confirmations, get_lab
+from sims.engine import BadInput, Lab, Params, TooLarge, get_lab
 from sims.engine.budget import describe_seconds
 from sims.engine.jobs import Job
 from sims.engine.params import Value, canonical_json
 
-from . import look
+from . import confirmed, look
 from .form import form
 from .pictures import X_AXES, Picture, band_words, by_clock, overlay_preview
 from .player import player
@@ -58,8 +58,8 @@ def lab_module(lab_id: str) -> object:
     return importlib.import_module(f"app.labs.{lab_id}")
 
 
-def lab_page(lab_id: str) -> None:
-    """The page of one lab."""
+def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) -> None:
+    """The page of one lab; `instead` may draw its finished runs in the page's stead, and says whether it has."""
     lab = get_lab(lab_id)
     module = lab_module(lab_id)
     story: Story = module.STORY  # type: ignore[attr-defined]
@@ -72,7 +72,8 @@ def lab_page(lab_id: str) -> None:
         st.markdown(f"*{lab.sentence}*  \n{lab.paper.authors}, {paper}, {lab.paper.year}")
     for notice in notices:
         st.warning(escape(notice), icon=":material/link_off:")
-    x, details = _controls(lab, state, story) if not look.embedded() else (_axis_asked_for(lab, story), frozenset())
+    bare = look.embedded() or look.bare()
+    x, details = (_axis_asked_for(lab, story), frozenset()) if bare else _controls(lab, state, story)
 
     runs = {_focus_label(lab, story, state): state.focus, **state.beside}
     if given_up(lab, list(runs.values())):
@@ -90,11 +91,19 @@ def lab_page(lab_id: str) -> None:
         return
     view = View(lab, state, finished, x=x, details=details, present=look.presenting())
     note(view)
+    if instead(view):
+        return
     pictures = _pictures(module, view)
+    report = None if look.embedded() else confirmed.newest(lab)
+    if report is not None:
+        pictures = confirmed.lay_over(module, view, pictures, report)
     _draw(view, pictures)
     if look.embedded():
         return
-    _confirmed(lab)
+    if report is not None:
+        figures = confirmed.figures(lab.id, report["created"], report)
+        confirmed.show(view, report, figures)
+        pictures = [*pictures, *figures]
     if story.experiment is not None:
         story.experiment(view)
 
@@ -329,13 +338,6 @@ def _draw(view: View, pictures: Sequence[Picture]) -> None:
         _, missing = fetch(view.lab, picture.needs)
         if missing:
             _offer(view.lab, picture, missing)
-
-
-def _confirmed(lab: Lab) -> None:
-    """One line about the newest confirmation of the lab, if there is one."""
-    report = confirmations.newest(lab.id)
-    if report is not None:
-        st.caption(escape(confirmations.sentence(report)))
 
 
 def _offer(lab: Lab, picture: Picture, missing: list[Params]) -> None:

@@ -47,7 +47,8 @@ class Picture:
     `data` are tables drawn always, `frames` tables drawn one frame at a time (integer column `frame`); `alt`
     states the result in words and numbers; `note` says what to look at. `steps` are the training steps of the
     frames; pictures with the same ones move together. With `needs`, the picture also wants those runs: the page
-    offers to compute the ones that are missing.
+    offers to compute the ones that are missing. `source` says what else is drawn than the runs of the page, or, if
+    the picture is `alone`, what it is drawn from instead.
     """
 
     id: str
@@ -59,6 +60,8 @@ class Picture:
     note: str = ""
     needs: Sequence[Params] = ()
     steps: NDArray[np.int64] | None = None
+    source: str = ""
+    alone: bool = False
 
     def for_player(self) -> PlayerPicture:
         return PlayerPicture(
@@ -71,7 +74,11 @@ class Picture:
         )
 
     def on_paper(self, caption: str) -> dict[str, Any]:
-        """A self-contained spec for an export: tables inside, last frame shown, caption below the title."""
+        """A self-contained spec for an export: tables inside, last frame shown, caption below the title.
+
+        `caption` says what the runs of the page are.
+        """
+        caption = self.source if self.alone else f"{caption} {self.source}".strip()
         lines = textwrap.wrap(caption, CAPTION_SIGNS, break_long_words=False, break_on_hyphens=False)
         title = {"text": self.title, "subtitle": lines, "anchor": "start", "fontSize": 13, "subtitleFontSize": 9}
         spec = {
@@ -417,6 +424,36 @@ def legend(
         symbolStrokeColor="$muted",
         labelLimit=300,
     )
+
+
+def point_legend(words: Sequence[str]) -> alt.Legend | None:
+    """A legend of points above the picture; none where there is nothing to tell apart."""
+    if len(words) < 2:
+        return None
+    return alt.Legend(title=None, orient="top", columns=2, labelLimit=300, symbolOpacity=1, symbolSize=90)
+
+
+def hues(names: Sequence[str]) -> alt.Scale:
+    """A colour for each name, that of the run in focus first."""
+    return alt.Scale(domain=list(names), range=[PALETTE[i % len(PALETTE)] for i in range(len(names))])
+
+
+def joined(parts: Sequence[Columns]) -> dict[str, NDArray[Any]]:
+    """Tables with the same columns, one below the other; what is one value for all rows of a part is repeated."""
+    sizes = [max(np.size(column) for column in part.values() if np.ndim(column)) for part in parts]
+    return {
+        name: np.concatenate(
+            [
+                np.asarray(part[name]) if np.ndim(part[name]) else np.full(size, part[name], dtype=_kind(part[name]))
+                for part, size in zip(parts, sizes, strict=True)
+            ]
+        )
+        for name in parts[0]
+    }
+
+
+def _kind(value: Any) -> Any:
+    return object if isinstance(value, str) else None
 
 
 def _named(names: Sequence[str], values: Sequence[Any]) -> alt.Scale:

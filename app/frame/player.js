@@ -229,6 +229,7 @@ class Picture {
     this.gone = false;
     this.observer = new ResizeObserver(() => this.fit());
     this.observer.observe(this.canvas);
+    this.picker = new Picker(this);
   }
 
   /** Draw this model; of several asked for while one is being drawn, only the newest. */
@@ -255,6 +256,7 @@ class Picture {
   async apply(model, look) {
     const signature = `${look.signature} ${model.height} ${model.spec}`;
     this.caption.textContent = model.title;
+    this.picker.serve(model);
     this.canvas.setAttribute("aria-label", model.alt);
     this.canvas.style.setProperty("--picture-height", `${model.height}px`);
     if (signature !== this.signature || !this.embedded) {
@@ -353,6 +355,73 @@ class Picture {
     this.embedded?.finalize();
     this.embedded = null;
     this.figure.remove();
+  }
+}
+
+// --------------------------------------------------------------------------------------------- picking a point
+
+const STRIDES = 40; // arrow keys cross a picture in so many
+
+/** A point of a picture, picked by a click or by keys; the picture's table "picked" holds it. */
+class Picker {
+  constructor(picture) {
+    this.picture = picture;
+    this.at = null; // in pixels of the plotting area
+    const { canvas } = picture;
+    canvas.addEventListener("click", (event) => this.wanted && this.click(event));
+    canvas.addEventListener("keydown", (event) => this.wanted && this.key(event));
+  }
+
+  serve(model) {
+    const { canvas, player } = this.picture;
+    this.wanted = Boolean(player.model.picks) && model.data.some(({ name }) => name === "picked");
+    canvas.classList.toggle("pickable", this.wanted);
+    canvas.setAttribute("role", this.wanted ? "application" : "img");
+    if (this.wanted) {
+      canvas.tabIndex = 0;
+      canvas.setAttribute("aria-description", "Arrow keys move a point, Enter picks it. A click picks a point, too.");
+    } else {
+      canvas.removeAttribute("tabindex");
+      canvas.removeAttribute("aria-description");
+    }
+  }
+
+  click(event) {
+    const drawing = this.picture.canvas.querySelector("svg, canvas");
+    const view = this.picture.embedded?.view;
+    if (!view || !drawing) return;
+    const box = drawing.getBoundingClientRect();
+    const wide = drawing.viewBox?.baseVal.width || parseFloat(drawing.style.width) || box.width;
+    const [left, top] = view.origin();
+    const zoom = wide / box.width;
+    this.at = [(event.clientX - box.left) * zoom - left, (event.clientY - box.top) * zoom - top];
+    const [x, y] = this.at;
+    if (x >= 0 && y >= 0 && x <= view.width() && y <= view.height()) this.pour(true);
+  }
+
+  key(event) {
+    const view = this.picture.embedded?.view;
+    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], Enter: [0, 0] };
+    const move = moves[event.key];
+    if (!view || !move || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const size = [view.width(), view.height()];
+    this.at ??= size.map((length) => length / 2);
+    this.at = this.at.map((value, axis) => {
+      return Math.min(size[axis], Math.max(0, value + (move[axis] * size[axis]) / STRIDES));
+    });
+    this.pour(event.key === "Enter");
+  }
+
+  /** Draw the point and, if it is final, send it. */
+  pour(final) {
+    const { player, embedded } = this.picture;
+    const [x, y] = ["x", "y"].map((name, axis) => embedded.view.scale(name).invert(this.at[axis]));
+    embedded.view.data("picked", [{ x, y }]).runAsync();
+    const words = [x, y].map((value) => Number(value.toPrecision(3)).toLocaleString("en")).join(", ");
+    player.say(final ? `Picked ${words}` : words);
+    if (final) player.report({ x, y });
   }
 }
 
@@ -633,12 +702,13 @@ function paintButton(element, label, icon) {
 }
 
 /** Called by Streamlit at the first mount, on every new message and on a change of theme. */
-export default function ({ data, parentElement }) {
+export default function ({ data, parentElement, setTriggerValue }) {
   let player = players.get(parentElement);
   if (!player) {
     player = new Player(parentElement);
     players.set(parentElement, player);
   }
+  player.report = (point) => setTriggerValue("picked", point);
   player.turn += 1;
   const { turn } = player;
   player.update(data);

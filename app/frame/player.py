@@ -7,11 +7,12 @@ browser's own affair (`player.js`), so that a hundred students watching cost the
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
+import streamlit as st
 from streamlit.components.v2 import component
 
 Column = Sequence[Any] | np.ndarray
@@ -63,6 +64,7 @@ def player(
     key: str,
     present: bool = False,
     height: int = 300,
+    on_pick: Callable[[float, float], None] | None = None,
 ) -> None:
     """Draw `pictures` side by side under one clock.
 
@@ -71,12 +73,29 @@ def player(
     area in pixels, where its spec does not say. `present` is the projector's look: type 1.6 times as large,
     lines of 3 px, black or white ink. Position, speed and motion belong to `key` and outlast new data.
 
+    With `on_pick`, a point may be picked in each picture that has a table `picked` (columns x and y, on the scales
+    of the picture): by a click or with the arrow keys and Enter. It is drawn at once, and `on_pick` gets it.
+
     Raises ValueError for pictures that could not be drawn; see `pack`.
     """
-    _mount(
+    data = pack(
+        pictures,
+        steps=steps,
+        step_label=step_label,
         key=key,
-        data=pack(pictures, steps=steps, step_label=step_label, key=key, present=present, height=height),
+        present=present,
+        height=height,
+        picks=on_pick is not None,
     )
+    if on_pick is None:
+        _mount(key=key, data=data)
+        return
+
+    def picked() -> None:
+        point = st.session_state[key].picked
+        on_pick(float(point["x"]), float(point["y"]))
+
+    _mount(key=key, data=data, on_picked_change=picked)
 
 
 def pack(
@@ -87,6 +106,7 @@ def pack(
     key: str,
     present: bool = False,
     height: int = 300,
+    picks: bool = False,
 ) -> bytes:
     """The browser's message: uint32 length, JSON header, padding to 8 bytes, then the columns, little-endian.
 
@@ -116,6 +136,7 @@ def pack(
             }
         )
     header = {"key": key, "label": step_label, "steps": clock, "present": present, "pictures": described}
+    header |= {"picks": True} if picks else {}
     text = json.dumps(header, separators=_SEPARATORS, allow_nan=False)
     columns = b"".join(body.parts)
     header["digest"] = hashlib.sha256(text.encode() + columns).hexdigest()

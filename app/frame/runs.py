@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,18 +11,17 @@ import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from sims.engine import ChalklineError, Lab, Params, Run
-from sims.engine.budget import describe_seconds, estimate, require
+from sims.engine import ChalklineError, Lab, Params, Run, TooLarge
+from sims.engine.budget import Budget, command_line, describe_bytes, describe_seconds, estimate, require
 from sims.engine.jobs import Job, Jobs
 from sims.engine.keys import run_key
 from sims.engine.store import Store
 
+from .limits import FREE_BYTES, LIVE_BYTES, LIVE_SECONDS, QUEUE_SECONDS, SESSION_BYTES, SESSION_SECONDS
 from .state import PageState
 from .words import escape
 
 PATIENCE_SECONDS = 1.5  # a rerun waits this long before it shows a progress bar instead
-LIVE_SECONDS = float(os.environ.get("CHALKLINE_LIVE_SECONDS", "60"))
-LIVE_BYTES = 256e6
 # What a run may end in that is told in a sentence: the last is a theory's solver that did not converge.
 FAILURES = (ChalklineError, ArithmeticError)
 
@@ -56,7 +54,7 @@ class View:
 @cache
 def server_jobs() -> Jobs:
     """The jobs of this server process."""
-    return Jobs(Store())
+    return Jobs(Store(), leave_free=FREE_BYTES)
 
 
 def release_absent() -> None:
@@ -78,12 +76,44 @@ def submit(lab: Lab, wanted: Mapping[str, Params], keep: Sequence[str] = ()) -> 
         TooLarge: one of them is beyond what a page may ask for; nothing is started then.
     """
     jobs, session = server_jobs(), session_id()
-    for params in wanted.values():
-        stored = jobs.store is not None and jobs.store.holds(run_key(lab, params))
-        if not stored:
-            require(lab, params, seconds=LIVE_SECONDS, bytes=LIVE_BYTES)
+    lacking = [params for params in wanted.values() if not _is_at_hand(run_key(lab, params))]
+    require_live(lab, lacking)
+    for params in lacking:
+        if not jobs.on_its_way(run_key(lab, params)):
+            _require_turn(lab, params, estimate(lab, params))
     jobs.release(session, keep={f"{lab.id}/{label}" for label in (*wanted, *keep)})
     return {label: jobs.submit(lab, params, session, f"{lab.id}/{label}") for label, params in wanted.items()}
+
+
+def require_live(lab: Lab, wanted: Sequence[Params]) -> None:
+    """Raises TooLarge where one of these runs, or all of them together, are beyond what a page may ask for."""
+    budgets = [require(lab, params, seconds=LIVE_SECONDS, bytes=LIVE_BYTES) for params in wanted]
+    seconds, size = sum(budget.seconds for budget in budgets), sum(budget.bytes for budget in budgets)
+    if seconds > SESSION_SECONDS or size > SESSION_BYTES:
+        commands = "; ".join(command_line(lab, params) for params in wanted)
+        raise TooLarge(
+            f"The runs that this page lacks ({len(budgets)}) would take about {describe_seconds(seconds)} and "
+            f"{describe_bytes(size)} together; the limit of one tab is {describe_seconds(SESSION_SECONDS)} of "
+            f"computing and {describe_bytes(SESSION_BYTES)} of memory. Draw fewer of them, or run them elsewhere: "
+            f"{commands}"
+        )
+
+
+def _is_at_hand(key: str) -> bool:
+    """Whether a run of that key need not be computed."""
+    jobs = server_jobs()
+    return jobs.recall(key) is not None or (jobs.store is not None and jobs.store.holds(key))
+
+
+def _require_turn(lab: Lab, params: Params, budget: Budget) -> None:
+    """Raises TooLarge, with the command line, where a run would have to wait too long for its turn."""
+    _, waiting, seconds = server_jobs().outlook(budget.seconds)
+    if seconds > QUEUE_SECONDS:
+        raise TooLarge(
+            f"The server is busy: {waiting} runs are waiting, and this one, of {budget}, would begin in about "
+            f"{describe_seconds(seconds)}. Ask again later, choose smaller sizes, or run it elsewhere: "
+            f"{command_line(lab, params)}"
+        )
 
 
 def wait_for(jobs: Mapping[str, Job], seconds: float = PATIENCE_SECONDS) -> bool:
@@ -124,8 +154,7 @@ def watch(jobs: Mapping[str, Job], preview: Callable[[Mapping[str, Job]], None])
             st.rerun()
         running = {label: job for label, job in jobs.items() if not job.finished()}
         for label, job in running.items():
-            expected = f", about {describe_seconds(job.budget.seconds)} in all" if job.budget else ""
-            st.progress(job.progress, text=f"{label}: {100 * job.progress:.0f} %{expected}")
+            st.progress(job.progress, text=f"{label}: {_how_far(job)}")
         if st.button("Stop", icon=":material/stop_circle:", shortcut="Escape"):
             st.session_state["stopped"] = {job.key for job in running.values()}
             for job in running.values():
@@ -134,6 +163,15 @@ def watch(jobs: Mapping[str, Job], preview: Callable[[Mapping[str, Job]], None])
         preview(jobs)
 
     progress()
+
+
+def _how_far(job: Job) -> str:
+    """How much of a run is done, or its place in the line, and how long it takes."""
+    expected = f", about {describe_seconds(job.budget.seconds)} in all" if job.budget else ""
+    if job.state != "waiting":
+        return f"{100 * job.progress:.0f} %{expected}"
+    before, seconds = job.ahead
+    return f"number {before + 1} in the queue, begins in about {describe_seconds(seconds)}{expected}"
 
 
 def given_up(lab: Lab, wanted: Sequence[Params]) -> bool:
@@ -158,11 +196,17 @@ def fetch(
     """Runs that a picture needs, by key, and those that are missing.
 
     Only what has been computed before is fetched, unless `compute` asks for the rest, one after the other. Of one
-    that fails its message is shown.
+    that fails its message is shown, as is why the rest is too much for a page.
     """
     jobs, session = server_jobs(), session_id()
     found: dict[str, Run] = {}
     missing = []
+    if compute:
+        try:
+            require_live(lab, [params for params in wanted if not _is_at_hand(run_key(lab, params))])
+        except TooLarge as refusal:
+            st.error(escape(str(refusal)))
+            compute = False
     for index, params in enumerate(wanted):
         key = run_key(lab, params)
         run = jobs.recall(key)

@@ -113,13 +113,14 @@ def link_dialog(lab: Lab, state: PageState, page_url: str, axis: str | None) -> 
     """
     slides = st.toggle("For slides: the pictures and their player alone", key="link/embed")
     present = st.toggle("Projector mode: large type, thick lines", key="link/present")
+    bare = st.toggle("Without controls: no parameters, no presets", key="link/bare", disabled=slides)
     themes = {"": "the visitor's own", "light_theme": "light", "dark_theme": "dark"}
     theme = ""
     if slides:
         theme = st.segmented_control(
             "Colours", list(themes), format_func=themes.__getitem__, default="", required=True, key="link/theme"
         )
-    link = address(lab, state, page_url, slides=slides, present=present, theme=theme, axis=axis)
+    link = address(lab, state, page_url, slides=slides, present=present, bare=bare, theme=theme, axis=axis)
     st.code(link, language=None, wrap_lines=True)
     if slides:
         st.caption("In a slide written in HTML")
@@ -142,6 +143,7 @@ def address(
     *,
     slides: bool = False,
     present: bool = False,
+    bare: bool = False,
     theme: str = "",
     axis: str | None = None,
 ) -> str:
@@ -149,6 +151,7 @@ def address(
     view = {"embed": "true"} if slides else {}
     view |= {"embed_options": theme} if slides and theme else {}
     view |= {"present": "1"} if present else {}
+    view |= {"controls": "off"} if bare and not slides else {}
     view |= {"axis": axis} if axis else {}
     query = "&".join(filter(None, [query_of(lab, state), urlencode(view)]))
     return f"{page_url}?{query}" if query else page_url
@@ -168,7 +171,7 @@ def qr_code(text: str) -> str | None:
 def data_tables(pictures: Sequence[Picture]) -> None:
     """What the pictures show, in words and as tables."""
     for picture in pictures:
-        st.markdown(f"**{picture.title}.** {picture.alt}")
+        st.markdown(f"**{escape(picture.title)}.** {escape(picture.alt)}")
         st.dataframe(drawn_table(picture), height=220, hide_index=True)
 
 

@@ -3,7 +3,7 @@
 A link carries the lab's version and every active field that differs from that version's defaults, by name, so
 that it can be read and written by hand:
 
-    /label_noise?v=1&preset=shape_matters&n_train=60&beside=gradient+descent~algorithm:gd~steps:20000
+    /label_noise?v=2&preset=shape_matters&n_train=60&beside=gradient+descent~algorithm:gd~steps:20000
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from sims.engine.params import Value
 MOST_BESIDE = 6
 MOST_NOTICES = 8
 LONGEST_LABEL = 60
-VIEW_KEYS = ("embed", "embed_options", "present", "axis")  # what else a page's address may hold
+ROOM_KEYS = ("room", "seat", "teach", "screen", "detached")  # a tab's part in a room
+# Of an address, but no part of what its link restores: how one tab looks at it, and what stands beside it.
+TAB_KEYS = ("embed", "embed_options", "present", "controls", "guide", "at", *ROOM_KEYS)
+VIEW_KEYS = (*TAB_KEYS, "axis")  # what else a page's address may hold besides the runs
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def _params(base: Params, lab: Lab, texts: Mapping[str, str], version: int, noti
         try:
             return base.replace(**values)
         except BadInput as error:
-            named = [problem.parameter for problem in error.problems if not isinstance(problem, str)]
+            named = dict.fromkeys(problem.parameter for problem in error.problems if not isinstance(problem, str))
             wrong = [name for name in named if name in values] or _at_odds(base, values)
             notices.append(f"{error} The link's {', '.join(wrong)} was ignored.")
             for name in wrong:

@@ -28,7 +28,7 @@ from sims.engine.sweep import Failure, Paused, Plan, Progress, Sweep, open_sweep
 from sims.engine.sweep_store import SweepFolder, open_folder
 from sims.engine.sweep_tables import summary_table
 
-from .runs import LIVE_BYTES, LIVE_SECONDS
+from .limits import LIVE_BYTES, LIVE_SECONDS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -149,6 +149,11 @@ class Sweeps:
         """How many sweeps are computed before this one."""
         with self._lock:
             return self._line.index(job) if job in self._line else 0
+
+    def length(self) -> int:
+        """How many sweeps are computed or wait."""
+        with self._lock:
+            return len(self._line)
 
     def sessions(self) -> set[str]:
         """The sessions that have a sweep."""

@@ -2,7 +2,7 @@
 
 Axes are written as the command line writes them, so that a link can be read and written by hand:
 
-    /sweeps?lab=label_noise&v=1&preset=shape_matters&n_train=40&grid=sparsity=1:20:8&metric=recovered
+    /sweeps?lab=label_noise&v=2&preset=shape_matters&n_train=40&grid=sparsity=1:20:8&metric=recovered
 """
 
 from __future__ import annotations

@@ -10,8 +10,20 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
+from app.frame.confirmed import Experiment, LaidOver, Points
 from app.frame.page import Story
-from app.frame.pictures import CLAIMED, PALETTE, UNCLAIMED, Curve, Picture, finish, overlay
+from app.frame.pictures import (
+    CLAIMED,
+    PALETTE,
+    UNCLAIMED,
+    Curve,
+    Picture,
+    finish,
+    hues,
+    joined,
+    overlay,
+    point_legend,
+)
 from app.frame.runs import View
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.augmentation_graph.lab import LEVELS, TABLE, AugmentationGraphParams
@@ -140,22 +152,49 @@ def pictures(view: View) -> list[Picture]:
     return drawn
 
 
+def sampled_points(view: View, experiment: Experiment) -> Points | None:
+    """Eigenvalues of a graph of sampled views, with what the few views of each example add counted out."""
+    from theory.graphs import population_eigenvalue
+
+    settings, params = experiment["settings"], _params(view.focus)
+    shared = ("classes", "subclusters", "leak_within", "leak")
+    if params.graph != "blocks" or any(getattr(params, name) != settings[name] for name in shared):
+        return None
+    values = experiment["parts"]["float64"]["eigenvalues"][: settings["count"]]
+    found = [population_eigenvalue(value, settings["views"], settings["degree"]) for value in values]
+    words = (
+        f"a graph of {settings['nodes']:,} nodes and {settings['views']} views of each natural example, which are "
+        "counted out"
+    )
+    return Points(np.arange(1, len(found) + 1), found, words)
+
+
+def encoder_points(view: View, experiment: Experiment) -> Points | None:
+    """Sizes of the features of encoders of pictures, where the graph shown swaps as many glyphs as often."""
+    settings, params = experiment["settings"], _params(view.focus)
+    shared = ("glyphs", "glyph_swap", "colour_swap")
+    if params.graph != "glyphs" or params.glyph_set != "distinct":
+        return None
+    if any(getattr(params, name) != settings[name] for name in shared):
+        return None
+    sizes = np.mean([part["feature_eigenvalues"] for part in experiment["parts"].values()], axis=0)
+    words = f"sizes of the features of encoders that see pictures of {settings['side']} x {settings['side']} pixels"
+    return Points(np.arange(1, len(sizes) + 1), sizes, words)
+
+
+CONFIRMED = (
+    LaidOver("block_graph", "eigenvalues", sampled_points),
+    LaidOver("glyph_encoder", "eigenvalues", encoder_points),
+)
+
+
 def _params(run: Run) -> AugmentationGraphParams:
     assert isinstance(run.params, AugmentationGraphParams)
     return run.params
 
 
-def _joined(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Tables with the same columns, one below the other."""
-    return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
-
-
 def _words(count: int, text: str) -> NDArray[Any]:
     return np.full(count, text, dtype=object)
-
-
-def _hues(names: Sequence[str]) -> alt.Scale:
-    return alt.Scale(domain=list(names), range=[PALETTE[i % len(PALETTE)] for i in range(len(names))])
 
 
 # -- the spectrum ------------------------------------------------------------------------------------------------
@@ -169,7 +208,7 @@ def eigenvalues(view: View) -> Picture:
     count = len(values)
     others = {name: other for name, other in view.runs.items() if other is not run and _other_graph(other, run)}
     names = [view.focus_label, *others]
-    table = _joined(
+    table = joined(
         [
             {
                 "run": _words(len(own), name),
@@ -192,7 +231,7 @@ def eigenvalues(view: View) -> Picture:
         axis=alt.Axis(tickMinStep=1, format="d", grid=False),
     )
     y = alt.Y("value:Q", title="eigenvalue", scale=alt.Scale(domain=[0, 1.1], nice=False))
-    hue = alt.Color("run:N", sort=names, scale=_hues(names), legend=_top_legend(names))
+    hue = alt.Color("run:N", sort=names, scale=hues(names), legend=point_legend(names))
     points, marks = alt.Chart(alt.NamedData("values")), alt.Chart(alt.NamedData("cut"))
     layers: list[Any] = [
         points.mark_rule(strokeWidth=2, color=PALETTE[0])
@@ -242,12 +281,6 @@ def _other_graph(other: Run, run: Run) -> bool:
     return graph_of(_params(other)) is not graph_of(_params(run))
 
 
-def _top_legend(names: Sequence[str]) -> alt.Legend | None:
-    if len(names) < 2:
-        return None
-    return alt.Legend(title=None, orient="top", columns=2, labelLimit=300, symbolOpacity=1, symbolSize=90)
-
-
 # -- the probe ---------------------------------------------------------------------------------------------------
 
 
@@ -267,13 +300,13 @@ def probe_errors(view: View) -> Picture:
         bound = np.where(values[1:] < 1.0 - 1e-12, phi / np.maximum(1.0 - values[1:], 1e-300), np.inf)
     found, silent = spectrum_of(params)
     exact = [] if found is None else [theory.probe_mse(found, int(i)) for i in index if i <= found.listed]
-    errors = _joined(
+    errors = joined(
         [
             {"k": index, "kind": _words(count, MSE), "value": mse},
             {"k": index, "kind": _words(count, WRONG), "value": wrong},
         ]
     )
-    bounds = _joined([_bound_lines(bound, guess["mse"], MSE), _bound_lines(2.0 * bound, guess["argmax"], WRONG)])
+    bounds = joined([_bound_lines(bound, guess["mse"], MSE), _bound_lines(2.0 * bound, guess["argmax"], WRONG)])
     chalk = {"k": index[: len(exact)], "value": np.array([np.nan if e.value is None else e.value for e in exact])}
     errors, bounds, chalk = (_within(one, low if log else -1.0, top) for one in (errors, bounds, chalk))
     x = alt.X(
@@ -346,7 +379,7 @@ def _bound_lines(bound: Array, guess: float, of: str, at: Array | None = None) -
                 "value": bound[drawn],
             }
         )
-    return _joined(parts)
+    return joined(parts)
 
 
 def _error_layers(
@@ -446,13 +479,13 @@ def leaks(view: View) -> Picture:
     bound = np.array([theory.probe_mse_bound(one, params.n_features) for one in spectra if one is not None])
     exact = [theory.probe_mse(one, params.n_features).value for one in spectra if one is not None]
     top = 1.05
-    errors = _joined(
+    errors = joined(
         [
             {"leak": at, "kind": _words(len(at), MSE), "value": mse},
             {"leak": at, "kind": _words(len(at), WRONG), "value": wrong},
         ]
     )
-    lines = _joined([_bound_lines(bound, guess, MSE, fine), _bound_lines(2.0 * bound, guess, WRONG, fine)])
+    lines = joined([_bound_lines(bound, guess, MSE, fine), _bound_lines(2.0 * bound, guess, WRONG, fine)])
     lines = _within({**lines, "leak": lines.pop("k")}, -1.0, top)
     x = alt.X(
         "leak:Q",
@@ -695,7 +728,7 @@ def _dot_layers(classes: NDArray[np.int64], many: int) -> tuple[list[Any], dict[
         alt.Chart(alt.NamedData("nodes"))
         .mark_point(filled=False, size=52, strokeWidth=1.7, clip=True)
         .encode(
-            color=alt.Color("class:N", sort=names, scale=_hues(names), legend=legend),
+            color=alt.Color("class:N", sort=names, scale=hues(names), legend=legend),
             shape=alt.Shape(
                 "class:N",
                 sort=names,
@@ -713,7 +746,7 @@ def _glyph_layers(
     names = [f"glyph {g + 1}" for g in range(params.glyphs)]
     paths = [_path(strokes) for strokes in glyphs.strokes(params.glyphs, params.glyph_set)]
     colours = [f"colour {c + 1}" for c in range(params.colours)]
-    hue = alt.Color("colour:N", sort=colours, scale=_hues(colours), legend=_top_legend(colours))
+    hue = alt.Color("colour:N", sort=colours, scale=hues(colours), legend=point_legend(colours))
     upright = places[:, 1] == 0
     base = alt.Chart(alt.NamedData("nodes"))
     layers = [

@@ -8,6 +8,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from app.frame.confirmed import Experiment, LaidOver, Points
 from app.frame.page import Story
 from app.frame.pictures import CLAIMED, PALETTE, Picture, finish, overlay
 from app.frame.runs import View
@@ -402,6 +403,21 @@ def _recovery_runs(view: View) -> Sequence[Params]:
     claim = next(claim for claim in view.lab.claims if claim.id == "recovery_rate")
     assert claim.over is not None
     return claim.over(view.lab.params.make())
+
+
+def curve_points(view: View, experiment: Experiment) -> Points:
+    """Shares recovered in the dimensions of a confirmation, each number of samples scaled with the thresholds."""
+    from theory.label_noise import recovery_threshold
+
+    settings, params = experiment["settings"], _recovery_runs(view)[0]
+    assert isinstance(params, LabelNoiseParams)
+    ratio = _threshold(params) / recovery_threshold(settings["dim"], settings["sparsity"])
+    shares = [float(np.mean(experiment["parts"][f"n={n}"]["recovered"])) for n in settings["sizes"]]
+    words = f"{settings['dim']:,} dimensions, n scaled to the same n*"
+    return Points([n * ratio for n in settings["sizes"]], shares, words)
+
+
+CONFIRMED = (LaidOver("recovery_curve", "recovery", curve_points),)
 
 
 def _threshold(params: LabelNoiseParams, **changes: int) -> float:

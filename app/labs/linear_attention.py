@@ -12,8 +12,9 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
+from app.frame.confirmed import Experiment, LaidOver, Points
 from app.frame.page import Story
-from app.frame.pictures import HIGH, LOW, PALETTE, Curve, Picture, finish, legend, overlay
+from app.frame.pictures import HIGH, LOW, PALETTE, Curve, Picture, finish, legend, overlay, x_of
 from app.frame.runs import View
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
@@ -550,9 +551,7 @@ def lengths(view: View) -> Picture:
         .mark_area(opacity=0.25, color=PALETTE[3])
         .encode(x, alt.Y("low:Q", scale=scale, title="loss L"), alt.Y2("high:Q")),
         alt.Chart(alt.NamedData("curves")).mark_line(strokeWidth=2.2, clip=True).encode(x, y, hue, dash),
-        alt.Chart(alt.NamedData("measured"))
-        .mark_point(filled=True, size=80, opacity=1, clip=True)
-        .encode(x, y, hue),
+        alt.Chart(alt.NamedData("measured")).mark_point(filled=True, size=80, opacity=1, clip=True).encode(x, y, hue),
         here.mark_rule(strokeDash=[1, 3], color="$muted", strokeWidth=1.6).encode(x),
         here.mark_text(align="left", dx=5, baseline="bottom", fontSize=12, color="$muted").encode(
             x, alt.Text("words:N"), y=alt.value(alt.expr("height - 4"))
@@ -737,6 +736,23 @@ def _least_loss(base: Params, length: int, noise: float) -> float:
     found = optimum(changed).loss
     return math.nan if found is None else float(found)
 
+
+def literal_points(view: View, experiment: Experiment) -> Points | None:
+    """The final loss of the literal layer over its own optimum, drawn late, over the optimum of the run in focus."""
+    best = view.focus.prediction.prediction["optimal_loss"]
+    if not isinstance(best, float) or len({_params(run).teacher for run in view.runs.values()}) > 1:
+        return None
+    settings = experiment["settings"]
+    (measured,) = [one["measured"] for one in experiment["verdicts"] if one["id"] == "lands"]
+    late = 0.7 * float(x_of(view, view.focus)[-1])  # where the whole mark has room
+    words = (
+        f"the literal layer in {settings['dim']} dimensions after {settings['steps']:,} steps of Adam, "
+        f"{measured:.4g} times the least loss, shown as that of the least loss here"
+    )
+    return Points([late], [measured * best], words)
+
+
+CONFIRMED = (LaidOver("literal_layer", "loss", literal_points),)
 
 SWEEP = SweepStory(
     x="context_length",

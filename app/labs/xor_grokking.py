@@ -13,12 +13,13 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
+from app.frame.confirmed import Experiment, LaidOver, Points
 from app.frame.page import Story
 from app.frame.pictures import CLAIMED, PALETTE, UNCLAIMED, Curve, Picture, finish, overlay, several
 from app.frame.runs import View
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
-from sims.xor_grokking.lab import CLUSTERS, MAP_EXTENT, MAP_POINTS, XorGrokkingParams
+from sims.xor_grokking.lab import CLUSTERS, MAP_EXTENT, MAP_POINTS, XorGrokkingParams, recorded_steps
 
 Array = NDArray[np.float64]
 
@@ -154,6 +155,23 @@ def accuracies(view: View) -> Picture:
         f"{100 * medians['test_accuracy']:.0f} % of the test points are right, where theory expects 50 %."
     )
     return replace(drawn, spec=spec, alt=f"{said} {drawn.alt}", data=data)
+
+
+def brute_points(view: View, experiment: Experiment) -> Points:
+    """Accuracies of networks trained with all their weights in all dimensions: means, at about a dozen steps."""
+    settings = experiment["settings"]
+    runs = [part["series"] for name, part in experiment["parts"].items() if name != "sampled"]
+    step = recorded_steps(XorGrokkingParams.make(steps=settings["steps"]))
+    at = np.unique(np.searchsorted(step, np.rint(np.geomspace(1, settings["steps"], 12))))
+    shown = {name: ACCURACIES[name] for name in ("train_accuracy", "test_accuracy")}
+    means = [np.mean([run[name] for run in runs], axis=0)[at] for name in shown]
+    words = (
+        f"brute force in {settings['dim']:,} dimensions, signal {settings['signal']:g}, {settings['n_train']} samples"
+    )
+    return Points(np.tile(step[at], 2), np.concatenate(means), words, np.repeat(list(shown.values()), len(at)))
+
+
+CONFIRMED = (LaidOver("brute_force", "accuracy", brute_points),)
 
 
 def _linear_clusters(run: Run) -> dict[str, Any]:

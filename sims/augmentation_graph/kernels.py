@@ -1,10 +1,10 @@
-"""Three ways to train an embedding of the nodes of a graph by the spectral contrastive loss.
+"""Two ways to train an embedding of the nodes of a graph by the spectral contrastive loss; a third is shared.
 
 A step of each is resumable: it goes from step `first` to step `last` on arrays that it overwrites, so that whatever is
 measured in between is measured outside. The embedding table f (N, k) and F = sqrt(w) f are two scalings of one thing:
 
     gradient flow   dF/dt = 4 (Abar F - F F^T F),    a step of size eta advances t by eta/N,
-    SGD             f_x -= eta/(N w_x) dL_B/df_x,    whose mean is the same flow,
+    SGD             see `graphs.descent`,            whose mean is the same flow,
     a ReLU network  f = net(inputs), Adam on dL_B.
 
 Source: HaoChen, Wei, Gaidon, Ma, NeurIPS 2021; L_B as in the code published with it.
@@ -16,27 +16,13 @@ import numpy as np
 from numba import njit
 
 from ..graphs import network as net
-from ..graphs.kernels import batch_gradients, clipped, draw_pairs, flow, unclip
+from ..graphs.descent import CANCELLED, DIVERGED, DONE, LIMIT, batch_step
+from ..graphs.kernels import draw_pairs, flow
 
-STATUS = {"done": 0, "cancelled": 1, "diverged": 2}
 OPERATORS = {"factor": 0, "modes": 1}
 INTEGRATORS = {"rk4": 0, "euler": 1}
-LIMIT = 1e3  # of |f|: beyond it training has diverged
 
-DONE = STATUS["done"]
-CANCELLED = STATUS["cancelled"]
-DIVERGED = STATUS["diverged"]
 RK4 = INTEGRATORS["rk4"]
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def within(f, rows):
-    """Whether the rows of f that are named hold no number beyond LIMIT, and no NaN."""
-    for i in range(rows.size):
-        for c in range(f.shape[1]):
-            if not abs(f[rows[i], c]) <= LIMIT:
-                return False
-    return True
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -81,58 +67,6 @@ def gradient_flow(
             return DIVERGED, step + 1
     progress[0] = last
     return DONE, last
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def sgd(
-    nat_cumulative, indptr, indices, view_cumulative, rate, batch, clip_norm, f,
-    first, last, nat_rng, first_rng, second_rng, cancel, progress,
-):  # fmt: skip
-    """Take the SGD steps first, ..., last - 1 on the table f (N, k); return (status, step it ended at).
-
-    rate (N,) = eta/(N w): the step size of each node. A node that a batch holds several times adds up its gradients,
-    all taken at the table before the step. clip_norm: see `graphs.kernels.clipped`, 0 for none.
-    """
-    k = f.shape[1]
-    x1, x2 = np.empty(batch, np.int64), np.empty(batch, np.int64)
-    z1, z2 = np.empty((batch, k)), np.empty((batch, k))
-    g1, g2 = np.empty((batch, k)), np.empty((batch, k))
-    c1, c2, G = np.empty(batch), np.empty(batch), np.empty((batch, batch))
-    for step in range(first, last):
-        progress[0] = step
-        if cancel[0] != 0:
-            return CANCELLED, step
-        draw_pairs(nat_cumulative, indptr, indices, view_cumulative, nat_rng, first_rng, second_rng, x1, x2)
-        embed(f, x1, z1)
-        embed(f, x2, z2)
-        batch_step(z1, z2, clip_norm, c1, c2, G, g1, g2)
-        for i in range(batch):
-            a, b = x1[i], x2[i]
-            for c in range(k):
-                f[a, c] -= rate[a] * g1[i, c]
-                f[b, c] -= rate[b] * g2[i, c]
-        if not (within(f, x1) and within(f, x2)):
-            return DIVERGED, step + 1
-    progress[0] = last
-    return DONE, last
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def embed(f, rows, z):
-    """z = f[rows]."""
-    for i in range(rows.size):
-        for c in range(f.shape[1]):
-            z[i, c] = f[rows[i], c]
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def batch_step(z1, z2, clip_norm, c1, c2, G, g1, g2):
-    """Gradients g1, g2 (B, k) of L_B with respect to the rows before clipping; G (B, B) is scratch."""
-    clipped(z1, clip_norm, c1)
-    clipped(z2, clip_norm, c2)
-    batch_gradients(z1, z2, G, g1, g2)
-    unclip(z1, clip_norm, c1, g1)
-    unclip(z2, clip_norm, c2, g2)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import BadInput, Problem, Replicate, Stop, generator, thin
-from ..graphs import generators, glyphs, network, probe, spectrum
+from ..graphs import descent, generators, glyphs, network, probe, spectrum
+from ..graphs.follow import Advance, Look, follow, resting
 from ..graphs.generators import Graph
 from ..graphs.spectrum import ZERO, Pairs
 from . import kernels
@@ -85,10 +86,7 @@ class Setting:
     @cached_property
     def view_cumulative(self) -> Array:
         """Running sums within each row of the kernel."""
-        aug = self.graph.kernel
-        running = np.cumsum(aug.data)
-        before = np.concatenate([[0.0], running])[aug.indptr[:-1]]
-        return running - np.repeat(before, np.diff(aug.indptr))
+        return descent.row_sums(self.graph.kernel.indptr, self.graph.kernel.data)
 
     @cached_property
     def operator(self) -> tuple[Any, ...]:
@@ -227,9 +225,6 @@ def placed(here: Setting, F: Array) -> Array:
 
 # -- training ----------------------------------------------------------------------------------------------------
 
-Advance = Callable[[int, int], tuple[int, int]]  # from a step to a step: status, and the step it ended at
-Look = Callable[[], Array]  # F now
-
 
 def simulate(params: AugmentationGraphParams, replicate: int, monitor: Monitor) -> Replicate:
     here = setting(params)
@@ -237,39 +232,34 @@ def simulate(params: AugmentationGraphParams, replicate: int, monitor: Monitor) 
     basis = spectrum.turned(here.pairs, generator(params.seed, STREAMS["basis"], replicate))
     frames_wanted = replicate == params.first_replicate
     frame_step = (thin(step) if params.training != "eigen" else step[-1:]) if frames_wanted else step[:0]
-    frames = np.full((len(frame_step), len(shown_nodes(here.graph)), min(here.k, SHOWN_AXES)), np.nan)
     advance, look = _TRAINING[params.training](params, here, basis, replicate, monitor)
-    status, at, framed = kernels.DONE, 0, 0
-    F, row = look(), np.zeros(0)
-    for index, wanted in enumerate(step):
-        if wanted > at:
-            status, at = advance(at, int(wanted))
-            if status != kernels.DONE:
-                break
-        if params.training != "eigen" or index == 0:
-            F = look()
-            row = measured(here, F, at * params.time_step)
-        monitor.records[:, index] = row
-        if framed < len(frame_step) and frame_step[framed] == wanted:
-            frames[framed] = placed(here, F)
-            framed += 1
-    diverged = status == kernels.DIVERGED
+    end = follow(
+        step,
+        frame_step,
+        advance,
+        look,
+        lambda F, at: measured(here, F, at * params.time_step),
+        lambda F: {"embedding": placed(here, F)},
+        monitor,
+        moves=params.training != "eigen",
+    )
     return Replicate(
-        finals=_finals(here, basis, F if not diverged else np.full_like(F, np.nan)),
+        finals=finals(here, basis, np.full_like(end.trained, np.nan) if end.diverged else end.trained),
         frame_step=frame_step,
-        frames={"embedding": frames},
-        stopped=Stop(at, _advice(params, here)) if diverged else None,
+        frames=end.frames,
+        stopped=Stop(end.step, advice(params, here)) if end.diverged else None,
     )
 
 
-def _advice(params: AugmentationGraphParams, here: Setting) -> str:
-    beyond = f"an embedding grew beyond {kernels.LIMIT:g}"
+def advice(params: AugmentationGraphParams, here: Setting) -> str:
+    """Why a replicate that diverged has stopped, and what to do."""
+    beyond = f"an embedding grew beyond {descent.LIMIT:g}"
     if params.training == "network":
         return f"{beyond}; a learning_rate of 0.002 is usual"
     return f"{beyond}; lower learning_rate below a quarter of the number of nodes, {here.graph.nodes / 4:g}"
 
 
-def _finals(here: Setting, basis: Pairs, F: Array) -> Mapping[str, Any]:
+def finals(here: Setting, basis: Pairs, F: Array) -> Mapping[str, Any]:
     """End values: the spectrum, the probe on its first 1, 2, ... eigenvectors, and what of it the features span."""
     graph = here.graph
     features = np.where(basis.values > ZERO, basis.vectors, 0.0)
@@ -312,12 +302,7 @@ def _eigen(
 ) -> tuple[Advance, Look]:
     """The minimiser V diag(lam)^1/2, from a random basis of each eigenspace."""
     F = basis.vectors[:, : here.k] * np.sqrt(basis.values[: here.k])
-
-    def advance(first: int, last: int) -> tuple[int, int]:
-        monitor.progress[0] = last
-        return kernels.DONE, last
-
-    return advance, lambda: F
+    return resting(monitor), lambda: F
 
 
 def _gradient_flow(
@@ -348,10 +333,10 @@ def _sgd(
     f = np.ascontiguousarray(start_of(params, replicate, here) / root)
     rate = params.learning_rate / (graph.nodes * graph.w)
     streams = _streams(params, replicate)
-    pairs = (here.nat_cumulative, graph.kernel.indptr, graph.kernel.indices, here.view_cumulative)
+    pairs = (descent.VIEWS, here.nat_cumulative, graph.kernel.indptr, graph.kernel.indices, here.view_cumulative)
 
     def advance(first: int, last: int) -> tuple[int, int]:
-        return kernels.sgd(
+        return descent.sgd(
             *pairs, rate, params.batch, params.clip_norm, f, first, last, *streams, monitor.cancel, monitor.progress
         )
 

@@ -27,8 +27,11 @@ _FROM = re.compile(r"^from +(\.*)([\w.]*) +import +(\([^)]*\)|.+)$", re.MULTILIN
 def cache_root() -> Path:
     """The folder of compiled kernels and measured rates: `CHALKLINE_CACHE`, else the user's cache directory.
 
-    A folder that cannot be written is replaced by a private temporary one, with a warning.
+    A folder that cannot be written is replaced by a private temporary one, with a warning; it is shared with the
+    processes that this one starts, and goes when it ends.
     """
+    import atexit
+    import shutil
     import tempfile
     import warnings
 
@@ -41,6 +44,8 @@ def cache_root() -> Path:
             return wanted
     except OSError as error:
         private = Path(tempfile.mkdtemp(prefix="chalkline-cache-"))
+        os.environ["CHALKLINE_CACHE"] = str(private)
+        atexit.register(shutil.rmtree, private, ignore_errors=True)
         message = (
             f"The cache folder {wanted} cannot be written ({error.strerror}); kernels are compiled into "
             f"{private}. Set CHALKLINE_CACHE to a writable folder to keep them."

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -157,16 +158,17 @@ def observed(
     step: Sequence[int],
     series: Mapping[str, NDArray[np.float64]],
     derived: Mapping[str, NDArray[np.float64]],
-    predicted: Mapping[str, float] | None = None,
+    predicted: Mapping[str, float | NDArray[np.float64]] | None = None,
+    finals: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Run:
     """What an independent experiment recorded, in the form that the lab's claims are judged on.
 
-    Shapes: `step` (T,), each series (R, T), each derived metric (R,). `params` are those of the run of the lab that
-    has the same law.
+    Shapes: `step` (T,), each series (R, T), each derived metric (R,), each final (R, ...). `params` are those of the
+    run of the lab that has the same law.
     """
     replicates = len(next(iter([*series.values(), *derived.values()])))
     steps = np.asarray(step, dtype=np.int64)
-    trace = Trace(steps, dict(series), {}, steps[:0], {}, (None,) * replicates)
+    trace = Trace(steps, dict(series), dict(finals or {}), steps[:0], {}, (None,) * replicates)
     prediction = Prediction(steps, dict(predicted or {}), {})
     return Run(lab.id, lab.version, params, "", "", False, trace, prediction, dict(derived), {}, 0.0)
 
@@ -196,7 +198,7 @@ def confirm(
     _forget_peak(device)
     experiments = [_experiment(lab, one, device, partial, say) for one in chosen]
     report = _report(lab, scale, device, experiments)
-    _write(out, name, report, {one.id: one for one in chosen})
+    _write(out, name, report)
     shutil.rmtree(partial, ignore_errors=True)
     return report
 
@@ -306,6 +308,7 @@ def _report(lab: Lab, scale: str, device: str, experiments: Sequence[Mapping[str
                 "samples": sum(part["samples"] for part in one["parts"].values()),
                 "limits": one["limits"],
                 "verdicts": verdicts,
+                "figure": made.figure(made.settings, numbers).as_dict(),
                 "parts": {
                     part: {"seconds": content["seconds"], **content["numbers"]}
                     for part, content in one["parts"].items()
@@ -351,12 +354,10 @@ def _peak_bytes(device: str) -> float:
     return float(torch.cuda.max_memory_allocated(device))
 
 
-def _write(out: Path, name: str, report: Mapping[str, Any], made: Mapping[str, Confirmation]) -> None:
+def _write(out: Path, name: str, report: Mapping[str, Any]) -> None:
     """The figures first and the JSON last: a report that can be read is whole."""
     for row in report["experiments"]:
-        one = made[row["id"]]
-        numbers = {part: content for part, content in row["parts"].items()}
-        _replace(out / f"{name}-{one.id}.svg", one.figure(one.settings, numbers).svg())
+        _replace(out / f"{name}-{row['id']}.svg", Figure.of(row["figure"]).svg())
     _replace(out / f"{name}.md", markdown(name, report))
     _replace(out / f"{name}.json", json.dumps(_plain(report), indent=1, allow_nan=False) + "\n")
 
@@ -418,17 +419,23 @@ def reports(lab_id: str | None = None, folder: Path = FOLDER) -> list[dict[str, 
     Raises:
         ChalklineError: a report is damaged.
     """
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            report = json.loads(path.read_text(encoding="utf-8"))
-            if lab_id is None or report["lab"] == lab_id:
-                found.append({**report, "created": str(report["created"])})
-        except (ValueError, KeyError, TypeError) as error:
-            raise ChalklineError(
-                f"The report {path} is damaged ({error!r}). Remove it: python -m sims confirm writes it anew."
-            ) from None
-    return sorted(found, key=lambda report: report["created"], reverse=True)
+    found = [_read(path, path.stat().st_mtime_ns) for path in sorted(folder.glob("*.json"))]
+    chosen = [report for report in found if lab_id is None or report["lab"] == lab_id]
+    return sorted(chosen, key=lambda report: report["created"], reverse=True)
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, stamp: int) -> dict[str, Any]:
+    """A report, read once for each time that it was written."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        for row in report["experiments"]:
+            Figure.of(row["figure"])
+        return {**report, "lab": str(report["lab"]), "created": str(report["created"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ChalklineError(
+            f"The report {path} is damaged ({error!r}). Remove it: python -m sims confirm writes it anew."
+        ) from None
 
 
 def newest(lab_id: str, folder: Path = FOLDER) -> dict[str, Any] | None:
@@ -436,16 +443,23 @@ def newest(lab_id: str, folder: Path = FOLDER) -> dict[str, Any] | None:
     return next(iter(reports(lab_id, folder)), None)
 
 
-def sentence(report: Mapping[str, Any]) -> str:
-    """A report in one line: scale, device, software, seeds, date, verdicts."""
-    verdicts = [one["verdict"] for row in report["experiments"] for one in row["verdicts"]]
-    seeds = sorted({row["settings"]["seed"] for row in report["experiments"] if "seed" in row["settings"]})
-    held = verdicts.count("holds")
+def made_by(report: Mapping[str, Any], experiment: str | None = None) -> str:
+    """What a report, or one experiment of it, was made by: scale, device, versions, seeds and date."""
+    rows = [row for row in report["experiments"] if experiment in (None, row["id"])]
+    seeds = sorted({row["settings"]["seed"] for row in rows})
+    software = ", ".join(f"{library} {version}" for library, version in report["software"].items())
     return (
-        f"Newest confirmation by independent experiments: {report['scale']} scale, {report['device_name']}, "
-        f"torch {report['software']['torch']}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}, "
-        f"{report['created'][:10]}: {held} of {len(verdicts)} claims hold."
+        f"{report['scale']} scale, {report['device_name']} ({report['device']}), version {report['version']} of the "
+        f"lab, {software}, seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}, {report['created'][:10]}"
     )
+
+
+def sentence(report: Mapping[str, Any]) -> str:
+    """A report in one line: what it was made by, and its verdicts."""
+    verdicts = [one["verdict"] for row in report["experiments"] for one in row["verdicts"]]
+    held = verdicts.count("holds")
+    made = made_by(report)
+    return f"Newest confirmation by independent experiments: {made}: {held} of {len(verdicts)} claims hold."
 
 
 __all__ = [
@@ -457,6 +471,7 @@ __all__ = [
     "Result",
     "confirm",
     "judged",
+    "made_by",
     "markdown",
     "newest",
     "observed",

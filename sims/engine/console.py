@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .errors import shorten
+
 
 def print_json(value: Any) -> None:
     """One JSON value, and nothing else."""
@@ -70,10 +72,11 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def short(value: Any) -> str:
-    """A cell of a table: five digits of a number, a dash for none."""
+    """A cell of a table: five digits of a number, a dash for none; what steers a terminal is made visible."""
     if value is None:
         return "-"
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    text = f"{value:.5g}" if isinstance(value, float) else str(value)
+    return text if text.isprintable() else shorten(text, len(text))
 
 
 def tupled(value: Any) -> Any:

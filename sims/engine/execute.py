@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ import numpy as np
 
 from . import claims as _claims
 from .backends import full_scale, require_memory
-from .errors import Cancelled
+from .errors import Cancelled, DamagedRun
 from .keys import NUMBA, Backend, family_key, run_key
 from .lab import Lab, Prediction
 from .params import Params
@@ -38,13 +40,48 @@ class Metric:
     n: int
 
 
+class Meter:
+    """Processor seconds of a simulation: of the threads that compute it now, and of those that have ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ended = 0.0
+        self._running: dict[int, tuple[int, float]] = {}  # of each thread its clock, and what that said
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """The calling thread computes."""
+        thread = threading.get_ident()
+        clock = _thread_clock(thread)
+        with self._lock:
+            self._running[thread] = clock, time.clock_gettime(clock)
+        try:
+            yield
+        finally:
+            with self._lock:
+                clock, begun = self._running.pop(thread)
+                self._ended += time.clock_gettime(clock) - begun
+
+    @property
+    def seconds(self) -> float:
+        with self._lock:  # no thread ends meanwhile, so that each clock exists
+            return self._ended + sum(time.clock_gettime(clock) - begun for clock, begun in self._running.values())
+
+
+def _thread_clock(thread: int) -> int:
+    """The clock of a thread's processor time; where the system has none, one that counts its waiting too."""
+    of_thread = getattr(time, "pthread_getcpuclockid", None)
+    return time.CLOCK_MONOTONIC if of_thread is None else int(of_thread(thread))
+
+
 @dataclass(frozen=True)
 class RunMonitor:
-    """The monitors of all replicates of a run, in arrays that may lie in shared memory."""
+    """The monitors of all replicates of a run, in arrays that may lie in shared memory; `meter` is this process's."""
 
     cancel: NDArray[np.uint8]  # (1,)
     progress: NDArray[np.int64]  # (R,)
     records: NDArray[np.float64]  # (R, n_series, T)
+    meter: Meter = field(default_factory=Meter, compare=False)
 
     @staticmethod
     def allocate(lab: Lab, params: Params) -> RunMonitor:
@@ -193,7 +230,21 @@ def execute(
 
 
 def restored(lab: Lab, params: Params, stored: Stored, backend: Backend = NUMBA) -> Run:
-    """The run of a stored trace, with what the present theory says of it."""
+    """The run of a stored trace, with what the present theory says of it.
+
+    Raises:
+        DamagedRun: the trace is not what the lab records of these params.
+    """
+    trace = stored.trace
+    if (
+        trace.replicates != params.replicates
+        or trace.series.keys() != lab.series.keys()
+        or not np.array_equal(trace.step, lab.recorded_steps(params))
+    ):
+        raise DamagedRun(
+            f"The stored run {str(stored.manifest['key'])[:12]} is damaged: its trace is not one of {lab.id} with "
+            f"these params. It is not used; remove its folder, and it is computed again."
+        )
     key, theory, made, wall = str(stored.manifest["key"]), predict(lab, params), stored.provenance, stored.wall_s
     return _complete(lab, params, stored.trace, theory, key, provenance=made, wall_s=wall, cached=True, backend=backend)
 
@@ -288,7 +339,8 @@ def _submit(
         return [pool.submit(batch, params, numbers, monitor, backend.device, backend.dtype)]
 
     def one(index: int, number: int) -> list[Replicate]:
-        return [lab.simulate(params, number, monitor.of(index))]
+        with monitor.meter.running():
+            return [lab.simulate(params, number, monitor.of(index))]
 
     return [pool.submit(one, index, number) for index, number in enumerate(numbers)]
 

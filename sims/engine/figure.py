@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from html import escape
+from typing import Any
 
 WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 190, 40, 55
@@ -38,9 +39,23 @@ class Figure:
     log_x: bool = False
     log_y: bool = False
 
+    def as_dict(self) -> dict[str, Any]:
+        """The figure as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Figure:
+        """The figure that `as_dict` wrote; numbers that JSON does not hold, None there, are NaN."""
+
+        def numbers(values: Sequence[float | None]) -> list[float]:
+            return [math.nan if value is None else float(value) for value in values]
+
+        lines = [Line(**{**line, "x": numbers(line["x"]), "y": numbers(line["y"])}) for line in content["lines"]]
+        return cls(**{**content, "lines": lines})
+
     def svg(self) -> str:
         """The figure as a file of SVG; the same bytes for the same numbers."""
-        points = [(line, self._kept(line)) for line in self.lines]
+        points = [(line, self.drawable(line)) for line in self.lines]
         xs = [self._to(x, self.log_x) for _, kept in points for x, _ in kept] or [0.0, 1.0]
         ys = [self._to(y, self.log_y) for _, kept in points for _, y in kept] or [0.0, 1.0]
         across = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT, self.log_x)
@@ -78,7 +93,8 @@ class Figure:
             parts.append(_text(across_from + 30, height + 4, line.label))
         return "\n".join([*parts, "</svg>", ""])
 
-    def _kept(self, line: Line) -> list[tuple[float, float]]:
+    def drawable(self, line: Line) -> list[tuple[float, float]]:
+        """The points of a line that have a place on the axes."""
         pairs = [(float(x), float(y)) for x, y in zip(line.x, line.y, strict=True)]
         return [
             (x, y)

@@ -3,13 +3,22 @@
 A run estimated under two seconds is computed by the process-wide thread pool; a longer one by a spawned
 worker process, which can be killed. Either way a job can be watched (its records fill while it runs) and
 cancelled, a later job of the same session and slot replaces an earlier one, and equal runs asked for at the
-same time are computed once.
+same time are computed once. Sessions take turns: short runs stand in one line, long ones in another. A run that
+outlives its estimate five times is stopped, and not tried again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
+import os
+import secrets
+import signal
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
@@ -17,24 +26,31 @@ from typing import Any
 
 import numpy as np
 
+from . import confine
 from .budget import Budget, estimate
-from .errors import Cancelled, ChalklineError, DamagedRun, StoreError
+from .errors import Cancelled, ChalklineError, DamagedRun, StoreError, TooLarge
 from .execute import Run, RunMonitor, execute, restored
 from .keys import run_key
 from .lab import Lab
 from .params import Params
+from .provenance import cores
 from .registry import get_lab
 from .spawned import Context
 from .store import Store
+from .turns import Ticket, Turns
 
 THREAD_SECONDS = 2.0
-KILL_AFTER_SECONDS = 1.0
+KILL_AFTER_SECONDS = 0.1
+NICENESS = 10  # of worker processes: a short run of somebody else comes first
+HUNG = 10.0  # times what a worker may compute, and one that does not compute either is stopped
 _REMEMBERED = 128
+
+logger = logging.getLogger("chalkline.runs")
 
 
 @dataclass
 class Job:
-    """A run on its way: `state` is `running`, `done`, `failed` or `cancelled`."""
+    """A run on its way: `state` is `running`, `waiting` (for its turn), `done`, `failed` or `cancelled`."""
 
     lab: Lab
     params: Params
@@ -47,11 +63,23 @@ class Job:
     _error: BaseException | None = None
     _finished: threading.Event = field(default_factory=threading.Event)
     _owners: set[tuple[str, str]] = field(default_factory=set)
+    _turns: Turns | None = None
+    _ticket: Ticket | None = None
 
     @property
     def wanted(self) -> bool:
         """Whether it has a result, or is on its way to one."""
-        return self.state == "done" or (self.state == "running" and not self.monitor.cancel[0])
+        return self.state == "done" or (self.state in ("running", "waiting") and not self.monitor.cancel[0])
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """Who waits for it."""
+        return tuple(session for session, _ in tuple(self._owners))
+
+    @property
+    def ahead(self) -> tuple[int, float]:
+        """While it waits, how many runs come before it, and about how many seconds until its turn."""
+        return (0, 0.0) if self._turns is None or self._ticket is None else self._turns.ahead(self._ticket)
 
     @property
     def progress(self) -> float:
@@ -69,6 +97,8 @@ class Job:
     def cancel(self) -> None:
         """Ask the run to stop; `state` becomes `cancelled` when it has."""
         self.monitor.cancel[0] = 1
+        if self._ticket is not None:
+            self._ticket.called.set()  # it need not wait for its turn to hear of it
 
     def result(self, timeout: float | None = None) -> Run:
         """The run, when it has ended.
@@ -96,14 +126,27 @@ class Jobs:
         store: where runs are kept and found; a store that cannot be written is read all the same, and the
             job's `notice` says that its result was not kept.
         remember: how many finished runs stay in memory, least recently used first out.
+        leave_free: bytes of the store's disk that visitors' runs do not fill; what comes then is not kept.
+        short, long: how many runs are computed at once in threads, and in processes.
     """
 
-    def __init__(self, store: Store | None, remember: int = _REMEMBERED):
+    def __init__(
+        self,
+        store: Store | None,
+        remember: int = _REMEMBERED,
+        leave_free: float = 0.0,
+        short: int | None = None,
+        long: int | None = None,
+    ):
         self.store = store
+        self.leave_free = leave_free
+        self._short = Turns(cores() + 1 if short is None else short)  # one of them may be writing its result
+        self._long = Turns(max(2, cores() // 2) if long is None else long)
         self.computed = 0  # runs that were neither remembered nor stored
         self._remember = remember
         self._lock = threading.Lock()
         self._recent: OrderedDict[str, Run] = OrderedDict()
+        self._stopped: OrderedDict[str, str] = OrderedDict()  # what was said of runs that took more than they may
         self._running: dict[str, Job] = {}
         self._slots: dict[tuple[str, str], Job] = {}
 
@@ -130,6 +173,20 @@ class Jobs:
         """The finished run of that key, if it is still in memory."""
         with self._lock:
             return self._recent.get(key)
+
+    def on_its_way(self, key: str) -> bool:
+        """Whether the run of that key is remembered, or somebody waits for it."""
+        with self._lock:
+            job = self._running.get(key)
+            return key in self._recent or (job is not None and job.wanted)
+
+    def outlook(self, seconds: float) -> tuple[int, int, float]:
+        """For a run of that estimate: how many of its kind run, how many wait, about how many seconds it would."""
+        return self._turns_for(seconds).outlook()
+
+    def lines(self) -> dict[str, tuple[int, int, float]]:
+        """The same for short and for long runs."""
+        return {"short": self._short.outlook(), "long": self._long.outlook()}
 
     def sessions(self) -> set[str]:
         """The sessions that hold jobs."""
@@ -162,45 +219,81 @@ class Jobs:
         return job
 
     def _work(self, job: Job) -> None:
+        start = time.monotonic()
         try:
             run = self._find(job) or self._compute(job)
-            with self._lock:
-                self._recent[job.key] = run
-                self._recent.move_to_end(job.key)
-                while len(self._recent) > self._remember:
-                    self._recent.popitem(last=False)
+            self._keep(self._recent, job.key, run)
             self._finish(job, run, None)
         except Exception as error:  # handed to whoever asks for the result
+            if isinstance(error, TooLarge):
+                self._keep(self._stopped, job.key, str(error))
+            elif not isinstance(error, ChalklineError | ArithmeticError):  # the latter by a theory's solver
+                logger.exception("The run %s failed.", job.key)
+                error = ChalklineError(f"The run failed ({type(error).__name__}: {error}). Nothing of it was kept.")
             self._finish(job, None, error)
         finally:
             with self._lock:
                 if self._running.get(job.key) is job:
                     del self._running[job.key]
+        if logger.isEnabledFor(logging.INFO):
+            logger.info(_line(job, time.monotonic() - start))
+
+    def _keep(self, among: OrderedDict[str, Any], key: str, what: Any) -> None:
+        with self._lock:
+            among[key] = what
+            among.move_to_end(key)
+            while len(among) > self._remember:
+                among.popitem(last=False)
 
     def _find(self, job: Job) -> Run | None:
         if self.store is None:
             return None
         try:
             found = self.store.find(job.key)
+            return None if found is None else restored(job.lab, job.params, found)
         except DamagedRun as damage:
             job.notice = f"{damage} It was computed again."  # storing it sets the damaged one aside
             return None
-        return None if found is None else restored(job.lab, job.params, found)
 
     def _compute(self, job: Job) -> Run:
-        job.budget = estimate(job.lab, job.params)
-        with self._lock:
-            self.computed += 1
-        if job.budget.seconds < THREAD_SECONDS:
-            run = execute(job.lab, job.params, monitor=job.monitor)
-        else:
-            run = run_in_process(job.lab, job.params, job.monitor)
+        stopped = self._stopped.get(job.key)
+        if stopped is not None:
+            raise TooLarge(stopped)
+        budget = job.budget = estimate(job.lab, job.params)
+        with self._turn(job):
+            with self._lock:
+                self.computed += 1
+            if budget.seconds < THREAD_SECONDS:
+                run = run_in_thread(job.lab, job.params, job.monitor, budget)
+            else:
+                run = run_in_process(job.lab, job.params, job.monitor, budget)
         if self.store is not None:
             try:
+                self.store.require_free(self.leave_free)
                 self.store.put(run)
             except StoreError as error:
                 job.notice = str(error)
         return run
+
+    def _turns_for(self, seconds: float) -> Turns:
+        return self._short if seconds < THREAD_SECONDS else self._long
+
+    @contextlib.contextmanager
+    def _turn(self, job: Job) -> Iterator[None]:
+        """Wait for the job's turn, and hold it. Raises Cancelled if it is given up before."""
+        assert job.budget is not None
+        turns = self._turns_for(job.budget.seconds)
+        ticket = turns.join(lambda: job.sessions, job.budget.seconds)
+        try:
+            job._turns, job._ticket, job.state = turns, ticket, "waiting"
+            while not (turns.has_turn(ticket) or job.monitor.cancel[0]):
+                ticket.called.wait()
+            if job.monitor.cancel[0]:
+                raise Cancelled("The run was stopped before its turn had come.")
+            job.state = "running"
+            yield
+        finally:
+            turns.leave(ticket)
 
     @staticmethod
     def _finish(job: Job, run: Run | None, error: BaseException | None) -> None:
@@ -209,27 +302,58 @@ class Jobs:
         job._finished.set()
 
 
-def run_in_process(lab: Lab, params: Params, monitor: RunMonitor) -> Run:
+def _line(job: Job, seconds: float) -> str:
+    """The log's line on a job that has ended, as JSON: what was run and what came of it, nothing on who asked."""
+    run = job._run
+    found: dict[str, Any] = {"event": "run", "lab": job.lab.id, "key": job.key, "state": job.state}
+    found |= {"seconds": round(seconds, 3), "cached": run is not None and run.cached}
+    if run is not None:
+        found["verdicts"] = {verdict.id: verdict.verdict for verdict in run.claims}
+    elif job.state == "failed":
+        found["error"] = type(job._error).__name__
+    return json.dumps(found)
+
+
+def run_in_thread(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget) -> Run:
+    """Execute a run in the threads that all share.
+
+    Raises:
+        TooLarge: it outlived its estimate.
+        Cancelled: the monitor's cancel flag was set.
+        ChalklineError: it failed.
+    """
+    most = confine.allowed_seconds(budget)
+
+    def check(fraction: float) -> None:
+        if monitor.meter.seconds > most:
+            raise confine.outlived(lab, params, budget)
+
+    return execute(lab, params, monitor=monitor, on_progress=check)
+
+
+def run_in_process(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget) -> Run:
     """Execute a run in a spawned worker that shares its monitor and can be killed.
 
     Raises:
+        TooLarge: it outlived its estimate, or wanted more memory than a worker may have.
         Cancelled: the monitor's cancel flag was set; a worker that does not heed it in a second is killed.
         ChalklineError: the worker failed or died.
     """
     context = Context()
     sizes = (monitor.cancel.nbytes, monitor.progress.nbytes, monitor.records.nbytes)
-    blocks = [SharedMemory(create=True, size=size) for size in sizes]
+    names = [f"chalkline-{os.getpid()}-{secrets.token_hex(6)}" for _ in sizes]  # to tell whose they are
+    blocks = [SharedMemory(name, create=True, size=size) for name, size in zip(names, sizes, strict=True)]
     shared = _monitor_over(blocks, monitor.records.shape)
     shared.cancel[:], shared.progress[:] = monitor.cancel, monitor.progress
     shared.records[...] = monitor.records
     receiver, sender = context.Pipe(duplex=False)
-    names = [block.name for block in blocks]
-    arguments = (lab.id, params.active(), names, sender)
+    most = confine.allowed_seconds(budget)
+    arguments = (lab.id, params.active(), names, sender, most)
     worker = context.Process(target=_worker, args=arguments, daemon=True)
     try:
         worker.start()
         sender.close()
-        return _watch(worker, receiver, monitor, shared)
+        outcome = _watch(worker, receiver, monitor, shared, time.monotonic() + HUNG * most)
     finally:
         if worker.pid is not None:
             worker.kill()
@@ -239,9 +363,15 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor) -> Run:
         for block in blocks:
             block.close()
             block.unlink()
+    if outcome is None:
+        raise confine.outlived(lab, params, budget)
+    return outcome
 
 
-def _watch(worker: Any, receiver: Connection, monitor: RunMonitor, shared: RunMonitor) -> Run:
+def _watch(
+    worker: Any, receiver: Connection, monitor: RunMonitor, shared: RunMonitor, deadline: float
+) -> Run | None:
+    """What the worker sends; None where it outlived its estimate."""
     while not receiver.poll(0.05):
         shared.cancel[0] = monitor.cancel[0]
         monitor.progress[:] = shared.progress
@@ -250,12 +380,17 @@ def _watch(worker: Any, receiver: Connection, monitor: RunMonitor, shared: RunMo
             if not receiver.poll(KILL_AFTER_SECONDS):
                 worker.kill()
             raise Cancelled("The run was stopped before it ended; nothing of it was kept.")
+        if time.monotonic() > deadline:
+            return None
     try:
         outcome: Run | ChalklineError = receiver.recv()
     except (EOFError, OSError):  # it died before it answered, or while it did
         worker.join()
+        if worker.exitcode == -signal.SIGXCPU:
+            return None
         raise ChalklineError(
-            f"The worker that computed this run ended early (exit code {worker.exitcode}). Run it again."
+            f"The worker that computed this run ended early (exit code {worker.exitcode}): too little memory, "
+            f"perhaps. Run it again."
         ) from None
     if isinstance(outcome, ChalklineError):
         raise outcome
@@ -274,16 +409,21 @@ def _monitor_over(blocks: list[SharedMemory], shape: tuple[int, ...]) -> RunMoni
     )
 
 
-def _worker(lab_id: str, active: dict[str, Any], names: list[str], sender: Connection) -> None:
-    """Entry point of the spawned process."""
+def _worker(lab_id: str, active: dict[str, Any], names: list[str], sender: Connection, most: float) -> None:
+    """Entry point of the spawned process, which may take `most` seconds of processor time once it is warm."""
+    confine.begin()
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     lab = get_lab(lab_id)
     params = lab.params.make(active)
     blocks = [SharedMemory(name=name) for name in names]
     monitor = _monitor_over(blocks, (params.replicates, len(lab.series), len(lab.recorded_steps(params))))
     try:
-        outcome: Run | ChalklineError = execute(lab, params, monitor=monitor)
+        with confine.limited_memory(lab, params):
+            confine.limit_processor(most)
+            outcome: Run | ChalklineError = execute(lab, params, monitor=monitor)
     except Exception as error:  # told to the process that waits for it, which reports it
-        kind = Cancelled if isinstance(error, Cancelled) else ChalklineError
+        kind = type(error) if isinstance(error, Cancelled | TooLarge) else ChalklineError
         outcome = kind(str(error) or type(error).__name__)
     sender.send(outcome)
     sender.close()

@@ -7,17 +7,15 @@ the workers of a Dask scheduler (one lane in all).
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import re
-import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from .confine import begin
 from .errors import BadInput, Cancelled, Problem, shorten
 from .provenance import cores
 from .spawned import Context
@@ -114,7 +112,7 @@ class OneProcess(Lane):
 
     def _open(self) -> Executor:
         self.context = Context()
-        return ProcessPoolExecutor(1, mp_context=self.context, initializer=_begin)
+        return ProcessPoolExecutor(1, mp_context=self.context, initializer=begin)
 
     def renew(self) -> None:
         self.close()
@@ -125,20 +123,6 @@ class OneProcess(Lane):
             if process.pid is not None:
                 process.kill()
         self.executor.shutdown(cancel_futures=True)
-
-
-def _begin() -> None:
-    """First act of a worker: leave interrupts to the submitter, and end when it ends, however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, name="chalkline-parent", daemon=True).start()
 
 
 class Cluster(Lane):

@@ -17,7 +17,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,44 @@ _COLUMNS = (
     "params",
     "metrics",
 )
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable() and len(value) <= 200
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**31
+
+
+def _is_stop(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list) and len(value) == 2 and isinstance(value[0], int) and isinstance(value[1], str)
+    )
+
+
+# What every reader may rely on, whoever wrote the manifest: a seal says only that nothing was altered afterwards.
+_PARTS: Mapping[str, Callable[[Any], bool]] = {
+    "schema": lambda value: value == SCHEMA,
+    "key": _is_word,
+    "family": _is_word,
+    "lab": _is_word,
+    "version": _is_count,
+    "created": _is_word,
+    "replicates": _is_count,
+    "params": lambda value: isinstance(value, dict),
+    "trace_sha256": _is_word,
+    "stopped": lambda value: isinstance(value, list) and all(map(_is_stop, value)),
+    "metrics": lambda value: isinstance(value, dict)
+    and all(isinstance(one, dict) and {"mean", "se", "n"} <= one.keys() for one in value.values()),
+    "provenance": lambda value: isinstance(value, dict) and isinstance(value.get("fingerprint"), dict),
+    "wall_s": _is_number,
+    "files": lambda value: isinstance(value, dict) and value.keys() == {_SERIES, _ARRAYS},  # and none elsewhere
+}
 
 
 @dataclass(frozen=True)
@@ -117,7 +155,12 @@ class Store:
 
     def keys(self) -> list[str]:
         """The keys of all runs in the store, sorted."""
-        return sorted(path.name for path in self._runs.glob("??/*") if _is_key(path.name))
+        found = []
+        with contextlib.suppress(OSError), os.scandir(self._runs) as shelves:
+            for shelf in shelves:
+                with contextlib.suppress(OSError), os.scandir(shelf.path) as folders:
+                    found += [folder.name for folder in folders if _is_key(folder.name)]
+        return sorted(found)
 
     def rows(self, lab: str | None = None) -> list[dict[str, Any]]:
         """One row per run (key, lab, version, date, params, metrics), newest first, from the index."""
@@ -126,6 +169,20 @@ class Store:
         except (sqlite3.DatabaseError, ValueError):  # damaged beyond what opening it can see
             self._drop_index()
             return self._select(lab)
+
+    def of_family(self, family: str, catch_up: bool = True) -> list[str]:
+        """The keys of the stored runs of a family.
+
+        Without `catch_up` the directories are not looked through for runs that the index has not been told of.
+        """
+        sql = "SELECT key FROM runs WHERE family = ? ORDER BY key"
+        try:
+            with self._index(catch_up) as index:
+                return [key for (key,) in index.execute(sql, (family,))]
+        except sqlite3.DatabaseError:  # damaged beyond what opening it can see
+            self._drop_index()
+            with self._index() as index:
+                return [key for (key,) in index.execute(sql, (family,))]
 
     def verify(self, keys: Sequence[str] | None = None) -> dict[str, str | None]:
         """Check runs against their manifests; the damaged are moved to `quarantine/` if that can be written.
@@ -156,6 +213,15 @@ class Store:
                 pass
         except OSError as error:
             raise self._unwritable(error) from None
+
+    def require_free(self, size: float) -> None:
+        """Raises StoreError where the store's disk has less than `size` bytes left."""
+        place = next((folder for folder in (self.path, *self.path.parents) if folder.is_dir()), None)
+        if size and place is not None and shutil.disk_usage(place).free < size:
+            raise StoreError(
+                f"The disk of the run store {self.path} is nearly full; this run was not kept. Make room there, or set "
+                f"CHALKLINE_STORE to a folder with free space."
+            )
 
     def put(self, run: Run) -> Path:
         """Keep a run; returns its folder. A run of the same key that is already there stays.
@@ -262,7 +328,10 @@ class Store:
                 raise self._damaged(folder, f"{name} cannot be read ({error.strerror})") from None
             if hashlib.sha256(contents[name]).hexdigest() != expected:
                 raise self._damaged(folder, f"{name} does not match its SHA-256")
-        trace = _trace(manifest, contents[_SERIES], contents[_ARRAYS])
+        try:
+            trace = _trace(manifest, contents[_SERIES], contents[_ARRAYS])
+        except Exception as error:  # a sealed run whose files are no series and arrays: its decoders fail in any way
+            raise self._damaged(folder, f"its files are not a trace ({type(error).__name__})") from None
         if trace.sha256 != manifest["trace_sha256"]:
             raise self._damaged(folder, "the trace does not match its hash")
         return Stored(manifest, trace)
@@ -272,11 +341,15 @@ class Store:
             manifest = unseal((folder / _MANIFEST).read_bytes())
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise self._damaged(folder, f"the manifest is not sound ({error})") from None
-        if manifest["schema"] != SCHEMA:
+        form = manifest.get("schema")
+        if isinstance(form, int) and form != SCHEMA:
             raise StoreError(
-                f"The stored run {folder.name[:12]} has the form {manifest['schema']}, and this software reads form "
-                f"{SCHEMA}: read it with the version that wrote it."
+                f"The stored run {folder.name[:12]} has the form {form}, and this software reads form {SCHEMA}: "
+                f"read it with the version that wrote it."
             )
+        wrong = [name for name, sound in _PARTS.items() if not sound(manifest.get(name))]
+        if wrong:
+            raise self._damaged(folder, f"the manifest has no sound {wrong[0]}")
         if manifest["key"] != folder.name:
             raise self._damaged(folder, "the manifest belongs to another run")
         return manifest
@@ -422,6 +495,7 @@ def _create(connection: sqlite3.Connection) -> sqlite3.Connection:
     columns = ", ".join(typed.get(name, f"{name} TEXT") for name in _COLUMNS)
     connection.execute(f"CREATE TABLE IF NOT EXISTS runs ({columns})")
     connection.execute("CREATE INDEX IF NOT EXISTS by_lab ON runs (lab, created)")
+    connection.execute("CREATE INDEX IF NOT EXISTS by_family ON runs (family)")
     return connection
 
 

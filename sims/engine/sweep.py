@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .budget import describe_seconds, estimate, lab_rates
+from .confine import limited_memory
 from .design import MOST_POINTS, Design
 from .errors import BadInput, Cancelled, ChalklineError, Paused, Problem, TooLarge
 from .keys import NUMBA, run_key
@@ -237,9 +238,9 @@ def _predict(
         stop.check()
     try:
         found = predict_ends(lab, [params for _, params in asked])
-    except Exception as error:
-        if len(asked) == 1:
-            failures.append((asked[0][0], _reason(error)))
+    except Exception as error:  # one point that fails must not take the others with it
+        if len(asked) <= 1:
+            failures += [(point, _reason(error)) for point, _ in asked]
             return
         middle = len(asked) // 2
         for half in (asked[:middle], asked[middle:]):
@@ -269,7 +270,8 @@ def _compute(lab: Lab, params: Params, task: Task, point: int, stop: Stop | None
     monitor = RunMonitor.allocate(lab, params)
     if stop is not None:
         stop.begin(monitor)
-    run = execute(lab, params, workers=1, monitor=monitor, alone=True)
+    with limited_memory(lab, params):
+        run = execute(lab, params, workers=1, monitor=monitor, alone=True)
     trace = run.trace
     return _Point(
         point,
@@ -587,7 +589,14 @@ class _Session:
         for lane in self.lanes:
             while self.waiting and sum(other is lane for _, other in self.flying.values()) < lane.capacity():
                 chunk = self.waiting.popleft()
-                self.flying[lane.submit(compute_chunk, self._task(chunk))] = (chunk, lane)
+                try:
+                    future = lane.submit(compute_chunk, self._task(chunk))
+                except lane.deaths:  # its worker died just now; the chunks that it held come back with the next look
+                    self.waiting.appendleft(chunk)
+                    if not any(other is lane for _, other in self.flying.values()):
+                        lane.renew()
+                    break
+                self.flying[future] = (chunk, lane)
 
     def _task(self, chunk: int) -> Task:
         design, manifest = self.sweep.design, self.sweep.folder.manifest

@@ -92,8 +92,18 @@ def assemble(
     records: NDArray[np.float64],
     replicates: Sequence[Replicate],
 ) -> Trace:
-    """The trace of replicates that were simulated separately; `records` is (R, n_series, T)."""
+    """The trace of replicates that were simulated separately; `records` is (R, n_series, T).
+
+    A replicate of which a series is no number from some step to the end, and that does not say so, stopped there.
+    """
     first = replicates[0]
+    stopped = [one.stopped for one in replicates]
+    for r, turned in enumerate(_turned_nan(records)):
+        if turned is not None and stopped[r] is None:
+            name, t = names[turned[0]], turned[1]
+            stopped[r] = Stop(int(step[t]), f"{name} is not a number from here on")
+            records = records.copy()
+            records[r, :, t:] = np.nan
     series = {name: np.ascontiguousarray(records[:, i, :]) for i, name in enumerate(names)}
     finals = {name: np.stack([np.asarray(one.finals[name]) for one in replicates]) for name in first.finals}
     return Trace(
@@ -102,8 +112,20 @@ def assemble(
         finals=finals,
         frame_step=np.zeros(0, dtype=np.int64) if first.frame_step is None else first.frame_step,
         frames=dict(first.frames),
-        stopped=tuple(one.stopped for one in replicates),
+        stopped=tuple(stopped),
     )
+
+
+def _turned_nan(records: NDArray[np.float64]) -> list[tuple[int, int] | None]:
+    """For each replicate of (R, n_series, T) the first series that turns NaN and stays so, with the index where."""
+    absent = np.isnan(records)
+    until_end = np.logical_and.accumulate(absent[..., ::-1], axis=-1)[..., ::-1]
+    turns = until_end & ~np.concatenate([absent[..., :1] | True, absent[..., :-1]], axis=-1)
+    found: list[tuple[int, int] | None] = []
+    for one in turns:
+        places = np.argwhere(one.T)  # by step, then by series
+        found.append((int(places[0][1]), int(places[0][0])) if len(places) else None)
+    return found
 
 
 def _digest(parts: Iterable[tuple[str, Array]], seed: str) -> str:

@@ -46,18 +46,26 @@ def apply_modes(sizes, mats, X, Y):
     """Y = (M_1 x M_2 x ... ) X for a Kronecker product of small matrices, one mode after the other.
 
     sizes (d,) int64: sides of the matrices; mats: their entries, row by row, one matrix after the other.
-    X, Y (N, k) with N the product of the sizes; the last mode varies fastest. Matrices of side 2 are the butterflies
-    of a fast Walsh-Hadamard transform. Costs N k times the sum of the sizes.
+    X, Y (N, k), C-contiguous, with N the product of the sizes; the last mode varies fastest. Matrices of side 2 are the
+    butterflies of a fast Walsh-Hadamard transform; two that follow each other are applied in one pass over Y, which is
+    what such a transform spends its time on. Costs N k times the sum of the sizes.
     """
     N, k = X.shape
-    Y[:, :] = X
+    flat = Y.reshape(N * k)
+    flat[:] = X.reshape(N * k)
     largest = 0
     for mode in range(sizes.size):
         largest = max(largest, sizes[mode])
     held = np.empty((largest, k))
-    outer, offset = 1, 0
-    for mode in range(sizes.size):
+    outer, offset, mode = 1, 0, 0
+    while mode < sizes.size:
         size = sizes[mode]
+        if size == 2 and mode + 1 < sizes.size and sizes[mode + 1] == 2:
+            two_butterflies(mats[offset : offset + 8], outer, flat)
+            outer *= 4
+            offset += 8
+            mode += 2
+            continue
         inner = N // (outer * size)
         for o in range(outer):
             for i in range(inner):
@@ -77,6 +85,35 @@ def apply_modes(sizes, mats, X, Y):
                                 row[c] += weight * held[b, c]
         outer *= size
         offset += size * size
+        mode += 1
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def two_butterflies(mats, outer, flat):
+    """Two modes of side 2 on `flat`, in place: mats holds their entries; `outer` is the product of the sides before.
+
+    Sums start from zero, as those of any other mode do: the bits are those of one mode after the other.
+    """
+    a00, a01, a10, a11, b00, b01, b10, b11 = mats
+    width = flat.size // (4 * outer)
+    if width == 1:  # four neighbours at once: as slices of one number each they would cost ten times as much
+        for o in range(0, flat.size, 4):
+            p0, p1, p2, p3 = flat[o], flat[o + 1], flat[o + 2], flat[o + 3]
+            q0, q2 = (0.0 + a00 * p0) + a01 * p2, (0.0 + a10 * p0) + a11 * p2
+            q1, q3 = (0.0 + a00 * p1) + a01 * p3, (0.0 + a10 * p1) + a11 * p3
+            flat[o], flat[o + 1] = (0.0 + b00 * q0) + b01 * q1, (0.0 + b10 * q0) + b11 * q1
+            flat[o + 2], flat[o + 3] = (0.0 + b00 * q2) + b01 * q3, (0.0 + b10 * q2) + b11 * q3
+        return
+    for o in range(outer):
+        first = 4 * o * width
+        x0, x1 = flat[first : first + width], flat[first + width : first + 2 * width]
+        x2, x3 = flat[first + 2 * width : first + 3 * width], flat[first + 3 * width : first + 4 * width]
+        for j in range(width):
+            p0, p1, p2, p3 = x0[j], x1[j], x2[j], x3[j]
+            q0, q2 = (0.0 + a00 * p0) + a01 * p2, (0.0 + a10 * p0) + a11 * p2
+            q1, q3 = (0.0 + a00 * p1) + a01 * p3, (0.0 + a10 * p1) + a11 * p3
+            x0[j], x1[j] = (0.0 + b00 * q0) + b01 * q1, (0.0 + b10 * q0) + b11 * q1
+            x2[j], x3[j] = (0.0 + b00 * q2) + b01 * q3, (0.0 + b10 * q2) + b11 * q3
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -105,6 +142,20 @@ def draw_pairs(nat_cumulative, indptr, indices, view_cumulative, nat_rng, first_
         start, stop = indptr[x], indptr[x + 1]
         first[i] = indices[place(view_cumulative, start, stop, first_rng.random())]
         second[i] = indices[place(view_cumulative, start, stop, second_rng.random())]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def draw_edges(node_cumulative, indptr, indices, edge_cumulative, node_rng, other_rng, first, second):
+    """Fill first, second (B,) with the ends of B edges of a weighted graph, drawn with their weights.
+
+    The one end is drawn from `node_cumulative` (N,), running sums of the nodes' weights; the other from its row of
+    `edge_cumulative`, running sums within each row of the weights of its edges over their sum.
+    """
+    N = node_cumulative.size
+    for i in range(first.size):
+        x = place(node_cumulative, 0, N, node_rng.random())
+        first[i] = x
+        second[i] = indices[place(edge_cumulative, indptr[x], indptr[x + 1], other_rng.random())]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

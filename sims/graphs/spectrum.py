@@ -92,6 +92,7 @@ def flat_modes(modes: tuple[Array, ...]) -> tuple[NDArray[np.int64], Array]:
 
 def by_modes(modes: tuple[Array, ...], X: Array) -> Array:
     """The Kronecker product of the modes times X (N, k), mode by mode."""
+    X = np.ascontiguousarray(X)
     Y = np.empty_like(X)
     kernels.apply_modes(*flat_modes(modes), X, Y)
     return Y

@@ -10,9 +10,9 @@ in which p = res/n is gradient descent, label noise takes xi from one entry, min
 to one and takes delta*res_J from another, and the batch-one rules keep a single entry. Source of the
 algorithms: HaoChen, Wei, Lee & Ma 2021, "Shape Matters", and the code published with it.
 
-Both products go through the rows of X, padded with zeros to whole passes: the residual is a dot product a row, in
-`Lanes`, the gradient a sum of scaled rows. Each output element has one fixed order of summation, whatever the
-machine. Nearly all of a full-batch step is reading X, so it is kept once and read to and fro.
+Vectors are padded with zeros to whole `Lanes`, and begin at a cache line. Both products go through the rows of X: the
+residual is a dot product a row, the gradient a sum of scaled rows. Each output element has one fixed order of
+summation, whatever the machine. Nearly all of a full-batch step is reading X, so it is kept once and read to and fro.
 """
 
 import math
@@ -20,7 +20,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .lanes import WIDTH, load, spread, store, store_totals
+from .lanes import WIDTH, any_sign, fused, load, signs, spread, store, store_totals, total
 
 ALGORITHMS = {
     "gd": 0,
@@ -83,26 +83,18 @@ def noise_at(schedule, noise_std, k, steps):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def predictor(signed, u, w, beta):
-    """Write beta = u*u, signed u*u - w*w; return whether |u|^2 + |w|^2 is above the limit or not a number.
-
-    The sum in order would cost as much as a batch-one step. With no coordinate above an equal share of the
-    limit the sum is within it, and counting those vectorises: the sum is taken only if there is one.
-    """
-    d = u.size
-    share = NORM_SQ_LIMIT / d
-    above = 0
-    if signed:
-        for j in range(d):
-            a = u[j] * u[j]
-            b = w[j] * w[j]
-            beta[j] = a - b
-            above += not (a + b <= share)
-    else:
-        for j in range(d):
-            a = u[j] * u[j]
-            beta[j] = a
-            above += not (a <= share)
-    return above > 0 and not (norm_sq(u, w) <= NORM_SQ_LIMIT)
+    """Write beta = u*u, signed u*u - w*w; return whether |u|^2 + |w|^2 is above the limit or not a number."""
+    size = spread(0.0)
+    for j in range(0, u.size, WIDTH):
+        a = load(u, j) * load(u, j)
+        if signed:
+            b = load(w, j) * load(w, j)
+            store(beta, j, a - b)
+            size += a + b
+        else:
+            store(beta, j, a)
+            size += a
+    return not (total(size) <= NORM_SQ_LIMIT)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -115,12 +107,28 @@ def norm_sq(u, w):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def padded(X, y):
+def aligned(size):
+    """Zeros (size,) that begin at a cache line: a vector that straddles two of them takes twice as long to load."""
+    room = np.zeros(size + WIDTH)
+    first = (-room.ctypes.data % 64) // 8
+    return room[first : first + size]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def padded(v):
+    """v (d,) with zeros up to whole lanes."""
+    wide = aligned(-(-v.size // WIDTH) * WIDTH)
+    wide[: v.size] = v
+    return wide
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def padded_data(X, y):
     """X and y with rows and columns of zeros up to whole passes of both products: no pass has a tail."""
     n, d = X.shape
-    wide = np.zeros((-(-n // ROWS) * ROWS, -(-d // WIDTH) * WIDTH))
+    rows, columns = -(-n // ROWS) * ROWS, -(-d // WIDTH) * WIDTH
+    wide, long = aligned(rows * columns).reshape(rows, columns), aligned(rows)
     wide[:n, :d] = X
-    long = np.zeros(wide.shape[0])
     long[:n] = y
     return wide, long
 
@@ -134,10 +142,10 @@ def residual(X, y, beta, res):
         sum0 = sum1 = sum2 = sum3 = spread(0.0)
         for j in range(0, d, WIDTH):
             b = load(beta, j)
-            sum0 += load(x0, j) * b
-            sum1 += load(x1, j) * b
-            sum2 += load(x2, j) * b
-            sum3 += load(x3, j) * b
+            sum0 = fused(load(x0, j), b, sum0)
+            sum1 = fused(load(x1, j), b, sum1)
+            sum2 = fused(load(x2, j), b, sum2)
+            sum3 = fused(load(x3, j), b, sum3)
         store_totals(res, i, sum0, sum1, sum2, sum3)
     for i in range(n):
         res[i] -= y[i]
@@ -156,83 +164,83 @@ def pull_back(X, pull, G):
         x0, x1, x2, x3 = X[i], X[i + 1], X[i + 2], X[i + 3]
         p0, p1, p2, p3 = spread(pull[i]), spread(pull[i + 1]), spread(pull[i + 2]), spread(pull[i + 3])
         for j in range(0, d, WIDTH):
-            part = (p0 * load(x0, j) + p1 * load(x1, j)) + (p2 * load(x2, j) + p3 * load(x3, j))
-            store(G, j, load(G, j) + part)
+            part = fused(p0, load(x0, j), load(G, j))
+            part = fused(p1, load(x1, j), part)
+            part = fused(p2, load(x2, j), part)
+            store(G, j, fused(p3, load(x3, j), part))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def dot(x, b, scratch):
-    """<x, b>: the products, folded in half until few are left; scratch (at least d/2) is overwritten.
-
-    Folding adds vector to vector, so it can use vector instructions where a running sum cannot.
-    """
-    half = x.size // 2
-    for j in range(half):
-        scratch[j] = x[j] * b[j] + x[half + j] * b[half + j]
-    total = x[x.size - 1] * b[x.size - 1] if x.size % 2 else 0.0
-    while half > 8:
-        if half % 2:
-            total += scratch[half - 1]
-        half //= 2
-        for j in range(half):
-            scratch[j] += scratch[half + j]
-    for j in range(half):
-        total += scratch[j]
-    return total
+def dot(x, b):
+    """<x, b> of padded vectors, in four sums of lanes, so that no product waits for the last one's sum."""
+    sum0 = sum1 = sum2 = sum3 = spread(0.0)
+    whole = x.size // (4 * WIDTH) * (4 * WIDTH)
+    for j in range(0, whole, 4 * WIDTH):
+        sum0 = fused(load(x, j), load(b, j), sum0)
+        sum1 = fused(load(x, j + WIDTH), load(b, j + WIDTH), sum1)
+        sum2 = fused(load(x, j + 2 * WIDTH), load(b, j + 2 * WIDTH), sum2)
+        sum3 = fused(load(x, j + 3 * WIDTH), load(b, j + 3 * WIDTH), sum3)
+    for j in range(whole, x.size, WIDTH):
+        sum0 = fused(load(x, j), load(b, j), sum0)
+    return total((sum0 + sum1) + (sum2 + sum3))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def multiply(signed, u, w, beta, linear_drift, G, rate):
     """u *= 1 - rate*G, signed w *= 1 + rate*G, linear_drift += rate*G, and what `predictor` does, in one pass.
 
-    Return the count of sign flips, and whether the squares are above the limit.
+    Vectors are padded. Return the count of sign flips, and whether the squares are above the limit. Flips are counted
+    only where a factor's sign bit says that there may be one, which is rare.
     """
-    d = u.size
-    share = NORM_SQ_LIMIT / d
-    flips, above = 0, 0
-    if signed:
-        for j in range(d):
-            move = rate * G[j]
-            linear_drift[j] += move
-            shrink, grow = 1.0 - move, 1.0 + move
-            flips += (shrink < 0.0) + (grow < 0.0)
-            u[j] *= shrink
-            w[j] *= grow
-            a, b = u[j] * u[j], w[j] * w[j]
-            beta[j] = a - b
-            above += not (a + b <= share)
-    else:
-        for j in range(d):
-            move = rate * G[j]
-            linear_drift[j] += move
-            factor = 1.0 - move
-            flips += factor < 0.0
-            u[j] *= factor
-            a = u[j] * u[j]
-            beta[j] = a
-            above += not (a <= share)
-    return flips, above > 0 and not (norm_sq(u, w) <= NORM_SQ_LIMIT)
+    step, one = spread(rate), spread(1.0)
+    size = negative = spread(0.0)
+    for j in range(0, u.size, WIDTH):
+        move = step * load(G, j)
+        store(linear_drift, j, load(linear_drift, j) + move)
+        shrink = one - move
+        negative = signs(negative, shrink)
+        a = load(u, j) * shrink
+        store(u, j, a)
+        a = a * a
+        if signed:
+            grow = one + move
+            negative = signs(negative, grow)
+            b = load(w, j) * grow
+            store(w, j, b)
+            b = b * b
+            store(beta, j, a - b)
+            size += a + b
+        else:
+            store(beta, j, a)
+            size += a
+    flips = 0
+    if any_sign(negative):
+        for j in range(u.size):
+            flips += 1.0 - rate * G[j] < 0.0
+            flips += signed and 1.0 + rate * G[j] < 0.0
+    return flips, not (total(size) <= NORM_SQ_LIMIT)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def diffuse(signed, u, w, linear_drift, G, rate, noise, normal_rng, normals, scratch):
+def diffuse(signed, d, u, w, linear_drift, G, rate, noise, normal_rng, normals):
     """u -= rate*(G*u + noise*N), signed w -= rate*(noise*N' - G*w); return -2*rate*noise*(<u, N> + <w, N'>).
 
-    The d numbers N are drawn first, then the d numbers N'; linear_drift += rate*G as in the other rules.
+    Vectors are padded, of d entries; normals (2, padded). The d numbers N are drawn first, then the d numbers N';
+    linear_drift += rate*G as in the other rules.
     """
-    d = u.size
-    for j in range(normals.size):
-        normals[j] = normal_rng.standard_normal()
+    for part in range(2 if signed else 1):
+        for j in range(d):
+            normals[part, j] = normal_rng.standard_normal()
     kick = rate * noise
-    work = dot(u, normals[:d], scratch)
+    work = dot(u, normals[0])
     for j in range(d):
         move = rate * G[j]
         linear_drift[j] += move
-        u[j] -= move * u[j] + kick * normals[j]
+        u[j] -= move * u[j] + kick * normals[0, j]
     if signed:
-        work += dot(w, normals[d:], scratch)
+        work += dot(w, normals[1])
         for j in range(d):
-            w[j] += rate * G[j] * w[j] - kick * normals[d + j]
+            w[j] += rate * G[j] * w[j] - kick * normals[1, j]
     return -2.0 * kick * work
 
 
@@ -276,15 +284,18 @@ def simulate(
     steps ahead. gd and sgd ignore noise_std, and their slow time is 0.
     """
     n, d = X.shape
-    X, y = padded(X, y)
+    X, y = padded_data(X, y)
+    u_out, w_out, drift_out = u, w, linear_drift
+    u, w, linear_drift = padded(u), padded(w), padded(linear_drift)
     batch_one = algorithm in (SGD, SGD_LABEL_NOISE)
     noiseless = algorithm in (GD, SGD)
-    beta, G, res, pull = np.zeros(X.shape[1]), np.empty(X.shape[1]), np.empty(y.size), np.empty(y.size)
-    normals = np.empty(2 * d if signed else d)
-    u_start, w_start, drift_start = u.copy(), w.copy(), linear_drift.copy()
+    beta, G, res, pull = aligned(u.size), aligned(u.size), aligned(y.size), aligned(y.size)
+    normals = aligned(2 * u.size).reshape(2, u.size)
+    u_start, w_start, drift_start = u_out.copy(), w_out.copy(), drift_out.copy()
     slow_time, noise_work = 0.0, 0.0
     flips, recorded, framed, next_poll = 0, 0, 0, 0
-    chosen, signs = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    chosen, ups = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    status, stop = DONE, steps
     per_sample = 1.0 / n
     interval = poll_interval(algorithm, n, d)
     records[:, :] = np.nan
@@ -293,12 +304,14 @@ def simulate(
     outside = predictor(signed, u, w, beta)
     for k in range(steps + 1):
         if outside:
-            return DIVERGED, k, flips
+            status, stop = DIVERGED, k
+            break
         if k == next_poll and k < steps:
             progress[0] = k
             next_poll += interval
             if cancel[0] != 0:
-                return CANCELLED, k, flips
+                status, stop = CANCELLED, k
+                break
 
         if framed < frame_at.size and frame_at[framed] == k:
             for j in range(d):
@@ -317,7 +330,8 @@ def simulate(
             records[2, recorded] = weighted
             records[3, recorded] = slow_time
             records[4, recorded] = norm_sq(u, w)
-            records[5, recorded] = mean_shrink(signed, u, w, u_start, w_start, linear_drift - drift_start)
+            moved = linear_drift[:d] - drift_start
+            records[5, recorded] = mean_shrink(signed, u[:d], w[:d], u_start, w_start, moved)
             records[6, recorded] = noise_work
             recorded += 1
         if k == steps:
@@ -335,13 +349,13 @@ def simulate(
             elif algorithm in (SGD, GD_LABEL_NOISE, SGD_LABEL_NOISE):
                 chosen = index_rng.integers(0, n, block)
             if algorithm == SGD_LABEL_NOISE:
-                signs = sign_rng.integers(0, 2, block)
+                ups = sign_rng.integers(0, 2, block)
 
         if batch_one:
             row = X[chosen[b]]
-            one_pull = dot(row, beta, G) - y[chosen[b]]
+            one_pull = dot(row, beta) - y[chosen[b]]
             if algorithm == SGD_LABEL_NOISE:
-                one_pull -= noise * (2 * signs[b] - 1)
+                one_pull -= noise * (2 * ups[b] - 1)
             flipped, outside = multiply(signed, u, w, beta, linear_drift, row, rate * one_pull)
             flips += flipped
             continue
@@ -357,14 +371,16 @@ def simulate(
             pull[minus] -= noise * res[minus]
         pull_back(X, pull, G)
         if algorithm == GAUSSIAN_NOISE:
-            noise_work += diffuse(signed, u, w, linear_drift, G, rate, noise, normal_rng, normals, beta)
+            noise_work += diffuse(signed, d, u, w, linear_drift, G, rate, noise, normal_rng, normals)
             outside = predictor(signed, u, w, beta)
         else:
             flipped, outside = multiply(signed, u, w, beta, linear_drift, G, rate)
             flips += flipped
 
-    progress[0] = steps
-    return DONE, steps, flips
+    u_out[:], w_out[:], drift_out[:] = u[:d], w[:d], linear_drift[:d]
+    if status == DONE:
+        progress[0] = steps
+    return status, stop, flips
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

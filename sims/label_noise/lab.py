@@ -570,7 +570,7 @@ PRESETS = (
 
 LAB = Lab(
     id="label_noise",
-    version=1,
+    version=2,
     title="Label noise",
     sentence="The shape of the gradient noise, not its size, decides which interpolating solution training finds.",
     theme="implicit bias",
@@ -626,5 +626,8 @@ LAB = Lab(
     work=work,
     probes=probes,
     grade_b=Tolerance(relative=1e-6, absolute=1e-9),
-    changes=(Change(1, "first version"),),
+    changes=(
+        Change(1, "first version"),
+        Change(2, "products and sums are rounded once, and the norm is summed in lanes", dict),
+    ),
 )

@@ -2,8 +2,9 @@
 
 A compiler may not reorder a floating-point sum, so a dot product written as a loop runs one number at a time.
 Written with `Lanes` the order is stated: lane l adds the terms l, l + 8, l + 16, ..., each on its own, and the
-end adds the eight lanes as `total` says. Every processor follows it with the vector registers that it has, so the
-bits are the same. Nothing is checked here: arrays are contiguous, and indices within them.
+end adds the eight lanes as `total` says; `fused` rounds a product and a sum once, as the standard defines it. Every
+processor follows it with the vector registers that it has, so the bits are the same. Nothing is checked here: arrays
+are contiguous, and indices within them.
 """
 
 import operator
@@ -113,6 +114,45 @@ def store_totals(typing, x, i, a, b, c, d):
 
 
 @intrinsic
+def fused(typing, a, b, c):
+    """a * b + c, rounded once."""
+
+    def code(context, builder, signature, args):
+        name = f"llvm.fma.v{WIDTH}f64"
+        declared = builder.module.globals.get(name)
+        if declared is None:
+            declared = ir.Function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), name)
+        return builder.call(declared, args)
+
+    return lanes(a, b, c), code
+
+
+BITS = ir.VectorType(ir.IntType(64), WIDTH)
+
+
+@intrinsic
+def signs(typing, before, a):
+    """`before`, with the sign bit set in each lane in which a has one; its other bits mean nothing."""
+
+    def code(context, builder, signature, args):
+        return builder.bitcast(builder.or_(*(builder.bitcast(arg, BITS) for arg in args)), VECTOR)
+
+    return lanes(before, a), code
+
+
+@intrinsic
+def any_sign(typing, a):
+    """Whether a lane of a has its sign bit set."""
+
+    def code(context, builder, signature, args):
+        mask = ir.IntType(WIDTH)
+        negative = builder.icmp_signed("<", builder.bitcast(args[0], BITS), ir.Constant(BITS, [0] * WIDTH))
+        return builder.icmp_unsigned("!=", builder.bitcast(negative, mask), ir.Constant(mask, 0))
+
+    return types.boolean(a), code
+
+
+@intrinsic
 def _added(typing, a, b):
     return lanes(a, b), lambda context, builder, signature, args: builder.fadd(*args)
 
@@ -127,6 +167,17 @@ def _multiplied(typing, a, b):
 def _add(a, b):
     if isinstance(a, Lanes) and isinstance(b, Lanes):
         return lambda a, b: _added(a, b)
+
+
+@intrinsic
+def _subtracted(typing, a, b):
+    return lanes(a, b), lambda context, builder, signature, args: builder.fsub(*args)
+
+
+@overload(operator.sub)
+def _subtract(a, b):
+    if isinstance(a, Lanes) and isinstance(b, Lanes):
+        return lambda a, b: _subtracted(a, b)
 
 
 @overload(operator.mul)

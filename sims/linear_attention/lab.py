@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from .training import Trained
+
 STREAMS = stream_table(
     "init",  # the layer's start
     "task",  # task vectors, and the hidden weights of a teacher network
@@ -395,9 +397,23 @@ def simulate(params: LinearAttentionParams, replicate: int, monitor: Monitor) ->
     diagonal = np.full((len(step), min(params.dim, DIAGONAL)), np.nan)
     found = training.train(params, replicate, step, frame_step, diagonal, frames, monitor)
     tested = training.test(params, replicate, found, monitor)
+    return ended(params, found, tested, diagonal, frame_step, frames)
+
+
+def ended(
+    params: LinearAttentionParams,
+    found: Trained,
+    tested: Mapping[str, float],
+    diagonal: NDArray[np.float64],
+    frame_step: NDArray[np.int64],
+    frames: NDArray[np.float64],
+) -> Replicate:
+    """A replicate from the layer that it ended with and its test; diagonal and frames as recorded on the way."""
+    from .training import why_diverged
+
     stopped = None
     if found.stop_step >= 0:
-        stopped = Stop(found.stop_step, training.why_diverged(params))
+        stopped = Stop(found.stop_step, why_diverged(params))
     return Replicate(
         finals={
             "preconditioner": found.Q,

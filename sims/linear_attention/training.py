@@ -42,14 +42,14 @@ def train(
     """Train one replicate; diagonal and frames are written as `kernels.descend` says."""
     if params.training == "finite_prompts":
         return _least_squares(params, replicate, step, frame_step, diagonal, frames, monitor)
-    law, d = params.law, params.dim
+    law = params.law
     lam, t = np.array(law.spectrum), np.array(law.task)
     if params.init == "balanced" and params.training == "exact_gradient" and params.model != "literal":
         return _commuting(params, step, frame_step, diagonal, frames, monitor)
     theta = start(params, replicate)
     chart = kernels.CHARTS[params.model]
     skip = params.skip or params.model == "literal"
-    first = np.zeros(0) if params.stacked else _blocks(params, theta)
+    first = np.zeros(0) if params.stacked else blocks_of(params, theta)
     recording = (step, frame_step, diagonal, frames)
     if params.training == "exact_gradient":
         status, last = kernels.descend(
@@ -59,17 +59,15 @@ def train(
     else:
         status, last = sampled.train_on_batches(
             chart, skip, params.layers if params.stacked else 1, params.training == "adam",
-            not params.moments_known, prompts.TEACHERS[params.teacher], _width(params),
+            not params.moments_known, prompts.TEACHERS[params.teacher], width(params),
             prompts.COVARIATES[params.covariates], params.degrees_of_freedom, params.population, lam, t,
             params.prior_mean, law.n, law.noise_var, params.attention_scale, theta, params.learning_rate, params.steps,
             params.batch, *recording, *_generators(params, replicate, TRAINING), *monitor,
         )  # fmt: skip
     stop = last if status == kernels.STATUS["diverged"] else -1
     if params.stacked:
-        stack = params.attention_scale * theta.reshape(-1, d, d)
-        steps = np.sort(np.trace(stack, axis1=1, axis2=2) / d)
-        return Trained(np.zeros(d * d + 3 * d + 1), stack, stack.sum(axis=0), np.full(2, np.nan), steps, stop)
-    return _trained(params, _blocks(params, theta), first, stop)
+        return trained_stack(params, theta, stop)
+    return trained(params, blocks_of(params, theta), first, stop)
 
 
 def start(params: LinearAttentionParams, replicate: int) -> Array:
@@ -126,25 +124,43 @@ def _commuting(
     blocks = np.zeros(d * d + 3 * d + 1)
     blocks[d] = c
     blocks[d + 1 : d + 1 + d * d] = params.attention_scale * np.diag(k * k if separate else k).ravel()
-    return _trained(
-        params, blocks, _blocks(params, _balanced(params)), last if status == kernels.STATUS["diverged"] else -1
+    return trained(
+        params, blocks, blocks_of(params, _balanced(params)), last if status == kernels.STATUS["diverged"] else -1
     )
 
 
-def _blocks(params: LinearAttentionParams, theta: Array) -> Array:
+def blocks_of(params: LinearAttentionParams, theta: Array) -> Array:
+    """The flat blocks [u, c, A, b, h] of the flat weights `theta`, the attention's factor included."""
     d = params.dim
     blocks = np.empty(d * d + 3 * d + 1)
     kernels.unpack(kernels.CHARTS[params.model], theta, params.attention_scale, blocks)
     return blocks
 
 
-def _trained(params: LinearAttentionParams, blocks: Array, first: Array, stop: int) -> Trained:
+def trained(params: LinearAttentionParams, blocks: Array, first: Array, stop: int) -> Trained:
+    """A layer with these blocks, which started with the blocks `first`."""
     d = params.dim
     Q = np.empty((d, d))
     kernels.effective(blocks, Q)
     A = first[d + 1 : d + 1 + d * d].reshape(d, d) / params.attention_scale
     at_start = np.array([first[d], np.trace(A) / np.sqrt(d)])
     return Trained(blocks, np.zeros((0, d, d)), Q, at_start, np.array([np.trace(Q) / d]), stop)
+
+
+def trained_stack(params: LinearAttentionParams, theta: Array, stop: int) -> Trained:
+    """Stacked layers with the flat matrices `theta`."""
+    d = params.dim
+    stack = params.attention_scale * theta.reshape(-1, d, d)
+    steps = np.sort(np.trace(stack, axis1=1, axis2=2) / d)
+    return Trained(np.zeros(d * d + 3 * d + 1), stack, stack.sum(axis=0), np.full(2, np.nan), steps, stop)
+
+
+def fitted(params: LinearAttentionParams, Q: Array) -> Trained:
+    """A layer with u = b = h = 0 whose matrix Q (d, d) was fitted to a finite set."""
+    d = params.dim
+    blocks = np.zeros(d * d + 3 * d + 1)
+    blocks[d], blocks[d + 1 : d + 1 + d * d] = 1.0, Q.T.ravel()
+    return Trained(blocks, np.zeros((0, d, d)), Q, np.full(2, np.nan), np.array([np.trace(Q) / d]), -1)
 
 
 def _least_squares(
@@ -162,8 +178,8 @@ def _least_squares(
     streams = _generators(params, replicate, ("task", "chi_square", "noise", "query", "label_noise"))
     sampled.draw_training_set(lam, t, law.n, law.noise_var, most, *streams, G, X, y)
     seen = finite.GrowingSet(d)
-    blocks, gradient, work = np.zeros(d * d + 3 * d + 1), np.empty(d * d + 3 * d + 1), np.empty((8, d))
-    Q, scratch = np.zeros((d, d)), np.empty((d, d))
+    found, gradient, work = fitted(params, np.zeros((d, d))), np.empty(d * d + 3 * d + 1), np.empty((8, d))
+    scratch = np.empty((d, d))
     monitor.records[:] = np.nan
     at = framed = 0
     while at < len(step) and not monitor.cancel[0]:
@@ -173,13 +189,14 @@ def _least_squares(
             seen.add(G[before:upto], X[before:upto], y[before:upto])
         monitor.progress[0] = upto
         if upto == step[at]:
-            Q = seen.solve()
-            blocks[d], blocks[d + 1 : d + 1 + d * d] = 1.0, Q.T.ravel()
-            losses = kernels.gradient_diagonal(lam, t, law.n, law.noise_var, False, blocks, gradient, work)
+            found = fitted(params, seen.solve())
+            losses = kernels.gradient_diagonal(lam, t, law.n, law.noise_var, False, found.blocks, gradient, work)
             frame = framed < len(frame_step) and frame_step[framed] == upto
-            kernels.record(blocks, scratch, losses, at, framed if frame else -1, monitor.records, diagonal, frames)
+            kernels.record(
+                found.blocks, scratch, losses, at, framed if frame else -1, monitor.records, diagonal, frames
+            )
             at, framed = at + 1, framed + frame
-    return Trained(blocks, np.zeros((0, d, d)), Q, np.full(2, np.nan), np.array([np.trace(Q) / d]), -1)
+    return found
 
 
 # -- test --------------------------------------------------------------------------------------------------------
@@ -191,22 +208,31 @@ def test(params: LinearAttentionParams, replicate: int, found: Trained, monitor:
     lam, t = np.array(law.spectrum), np.array(law.task)
     blocks, stack = found.blocks.copy(), params.test_factor * found.stack
     blocks[d + 1 : 2 * d + 1 + d * d] *= params.test_factor
-    names = ("test_loss", "test_loss_se", "regressed_step_size", "regressed_step_size_se")
     if found.stop_step >= 0:
-        return dict.fromkeys(names, np.nan)
-    losses = kernels.gradient_diagonal(
-        lam, t, law.n, law.noise_var, True, blocks, np.empty_like(blocks), np.empty((8, d))
-    )
-    even = params.has_even_blocks and (not params.population or losses[1] > NEGLIGIBLE * sum(losses))
+        return measured(None, params.n_test)
+    even = tested_whole(params, blocks)
     sums = np.empty(sampled.SUMS)
     finished = sampled.test_layer(
-        even, not params.moments_known, prompts.TEACHERS[params.teacher], _width(params),
+        even, not params.moments_known, prompts.TEACHERS[params.teacher], width(params),
         prompts.COVARIATES[params.covariates], params.degrees_of_freedom, lam, t, params.prior_mean, law.n,
         law.noise_var, params.n_test, blocks, stack, *_generators(params, replicate, TESTING), monitor.cancel, sums,
     )  # fmt: skip
-    if not finished:
+    return measured(sums if finished else None, params.n_test)
+
+
+def tested_whole(params: LinearAttentionParams, blocks: Array) -> bool:
+    """Whether u, b and h are drawn in the test of a layer with these blocks, the factor of the test included."""
+    law = params.test_law
+    lam, t, work = np.array(law.spectrum), np.array(law.task), np.empty((8, params.dim))
+    odd, even = kernels.gradient_diagonal(lam, t, law.n, law.noise_var, True, blocks, np.empty_like(blocks), work)
+    return params.has_even_blocks and (not params.population or even > NEGLIGIBLE * (odd + even))
+
+
+def measured(sums: Array | None, count: int) -> dict[str, float]:
+    """What the sums of `sampled.test_layer` over `count` prompts say; NaN where there are none."""
+    names = ("test_loss", "test_loss_se", "regressed_step_size", "regressed_step_size_se")
+    if sums is None:
         return dict.fromkeys(names, np.nan)
-    count = params.n_test
     e, ee, p, q, pp, qq, pq = sums / count
     eta = p / q if q > 0 else np.nan
     spread = max(pp - 2.0 * eta * pq + eta * eta * qq, 0.0) if q > 0 else np.nan
@@ -266,7 +292,8 @@ def edge(params: LinearAttentionParams) -> float:
 # -- parts -------------------------------------------------------------------------------------------------------
 
 
-def _width(params: LinearAttentionParams) -> int:
+def width(params: LinearAttentionParams) -> int:
+    """Hidden neurons of what gives the labels."""
     return params.teacher_width if params.teacher == "network" else 1
 
 

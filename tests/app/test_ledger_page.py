@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import ledger as page
 from app.frame.state import of_preset
-from sims.engine import all_labs, get_lab, ledger
+from sims.engine import ChalklineError, all_labs, get_lab, ledger
 
 LABS = all_labs()
 
@@ -28,7 +28,8 @@ def opened():
 
 
 def table(app):
-    (found,) = [element.value for element in app.table]
+    """The table of the ledger; that of the confirmations has columns of its own."""
+    (found,) = [element.value for element in app.table if "preset" in element.value.columns]
     return found.reset_index()
 
 
@@ -81,7 +82,7 @@ def test_the_filters_choose_together():
     app.text_input(key="ledger/search").set_value(expected[0]["statement"].upper()).run()
     assert len(all_rows(app)) == len(same)
     app.text_input(key="ledger/search").set_value("no such words anywhere").run()
-    assert not app.table
+    assert not [found for found in app.table if "preset" in found.value.columns]
     assert any("No row" in box.value for box in app.info)
 
 
@@ -90,7 +91,7 @@ def test_a_page_that_a_filter_leaves_no_rows_for_gives_way_to_the_last_one():
     app.number_input(key="ledger/page").set_value(int(app.number_input[0].max)).run()
     app.button_group(key="ledger/verdicts").set_value(["outside"]).run()
     assert not app.exception
-    assert len(app.table) == 1
+    assert len(table(app))
 
 
 def test_what_is_out_of_date_says_why(recorded):
@@ -137,3 +138,26 @@ def test_a_surprise_stands_out(recorded):
     (shown,) = all_rows(app)
     assert "holds expected" in shown["verdict"]
     assert any("other than expected" in text.value for text in app.markdown)
+
+
+def test_the_newest_confirmations_are_below_with_their_device_and_date():
+    rows, app = ledger.confirmed(), opened()
+    (shown,) = [element.value.reset_index() for element in app.table if "lab and experiment" in element.value.columns]
+    assert len(shown) == len(rows) > 0
+    for row, told in zip(rows, shown.to_dict("records"), strict=True):
+        assert told["verdict"] == page.BADGES[row["verdict"]] and row["experiment"] in told[
+            "lab and experiment"
+        ].replace("\\", "")
+        assert f"({row['lab']})" in told["lab and experiment"] and told["made"].startswith(row["date"])
+
+
+def test_without_a_confirmation_or_with_a_damaged_one_the_ledger_is_still_there(monkeypatch):
+    monkeypatch.setattr(page.ledger, "confirmed", lambda: [])
+    assert [header.value for header in opened().header] == []
+
+    def damaged():
+        raise ChalklineError("The report x is damaged.")
+
+    monkeypatch.setattr(page.ledger, "confirmed", damaged)
+    app = opened()
+    assert "is damaged" in app.warning[0].value and len(table(app))

@@ -18,9 +18,11 @@ from app.frame import look
 from app.frame.runs import server_jobs
 from app.frame.share import address as address_of
 from app.frame.share import qr_code
-from app.frame.state import VIEW_KEYS, encode, of_preset
+from app.frame.state import VIEW_KEYS, decode, encode, of_preset
 from app.server import SCRIPT
 from sims.engine import all_labs, confirmations, execute, get_lab
+from sims.engine.budget import command_line, estimate
+from sims.engine.jobs import Jobs
 from sims.engine.keys import run_key
 from sims.engine.store import Store
 from sims.engine.warm import warm
@@ -28,7 +30,7 @@ from tests.app.samples import PRESETS
 
 LABS = all_labs()
 LAB = get_lab("label_noise")
-SMALL = {"v": "1", "preset": "shape_matters", "steps": "60", "n_train": "5", "dim": "8", "sparsity": "2"}
+SMALL = {"v": "2", "preset": "shape_matters", "steps": "60", "n_train": "5", "dim": "8", "sparsity": "2"}
 
 
 def lab_script(lab_id):
@@ -404,14 +406,29 @@ def test_the_race_of_the_xor_page_is_run_when_asked_for(monkeypatch):
 # -- what can go wrong ------------------------------------------------------------------------------------------
 
 
-def test_the_newest_confirmation_is_one_line_below_the_pictures(monkeypatch):
+def test_the_newest_confirmation_has_a_section_below_the_pictures(monkeypatch):
     report = confirmations.newest(LAB.id)
     said = confirmations.sentence(report)
     assert report["device_name"] in said and report["created"][:10] in said
-    captions = [one.value.replace("\\", "") for one in opened(**SMALL).caption]
+
+    def headings(app):
+        return [header.value for header in app.header]
+
+    app = opened(**SMALL)
+    assert headings(app)[:2] == ["Confirmed by independent experiments", "Does the theory hold here?"]
+    captions = [unescaped(one.value) for one in app.caption]
     assert captions.count(said) == 1
+    for row in report["experiments"]:
+        assert any(row["title"] in words for words in captions)
+    assert (
+        len([words for words in captions if "Triangles, confirmed: " in words and report["device_name"] in words]) == 1
+    )
+    tables = [box.value for box in app.dataframe]
+    assert any("confirmed" in set(table["table"]) for table in tables if "table" in table), "points are in the tables"
     monkeypatch.setattr(confirmations, "newest", lambda lab_id: None)
-    assert not any("confirmation" in one.value for one in opened(**SMALL).caption)
+    without = opened(**SMALL)
+    assert headings(without)[0] == "Does the theory hold here?"
+    assert not any("onfirmed" in one.value for one in without.caption)
 
 
 def test_a_garbled_address_says_what_was_ignored_and_works():
@@ -434,7 +451,7 @@ def test_a_notice_cannot_fetch_a_picture():
 
 
 def test_a_request_too_large_is_refused_with_its_estimate_and_the_way_out():
-    app = opened(expect=False, v="1", preset="shape_matters", n_train="20000", dim="20000")
+    app = opened(expect=False, v="2", preset="shape_matters", n_train="20000", dim="20000")
     assert not app.exception
     (box,) = app.error
     words = unescaped(box.value)
@@ -447,6 +464,33 @@ def test_a_request_too_large_is_refused_with_its_estimate_and_the_way_out():
     assert_sound(app)
 
 
+def test_runs_that_are_too_much_together_are_refused_and_nothing_is_computed(monkeypatch):
+    """Each of them alone would pass; the second limit is that of a tab."""
+    runs = sys.modules["app.frame.runs"]
+    beside = [f"run {n}~steps:{n}00000~n_train:5~dim:8~sparsity:2" for n in range(1, 4)]
+    state, _ = decode(LAB, {name: [text] for name, text in SMALL.items()} | {"beside": beside})
+    seconds = sum(estimate(LAB, params).seconds for params in (state.focus, *state.beside.values()))
+    monkeypatch.setattr(runs, "SESSION_SECONDS", 0.9 * seconds)
+    app = opened(expect=False, **SMALL, beside=beside)
+    assert not app.exception
+    (box,) = app.error
+    words = unescaped(box.value)
+    assert re.search(r"runs that this page lacks \(4\) would take about .+ together; the limit of one tab is", words)
+    assert words.count("python -m sims run label_noise") == 4 and server_jobs().computed == 0
+    opened(**SMALL, beside=beside[:1])
+
+
+def test_a_picture_that_needs_too_much_says_so(monkeypatch):
+    runs = sys.modules["app.frame.runs"]
+    monkeypatch.setattr(runs, "LIVE_SECONDS", 1e-9)
+    shown = []
+    monkeypatch.setattr(st, "error", shown.append)
+    small = LAB.params.make(steps=60, n_train=5, dim=8, sparsity=2)
+    found, missing = runs.fetch(LAB, [small], compute=True)
+    assert found == {} and missing == [small] and server_jobs().computed == 0
+    assert "would take about" in shown[0]
+
+
 def test_diverged_replicates_are_counted_and_no_error():
     app = opened(preset="edge")
     run = server_jobs().recall(run_key(LAB, held(app).focus))
@@ -456,7 +500,7 @@ def test_diverged_replicates_are_counted_and_no_error():
 
 
 def test_a_run_that_diverged_altogether_is_a_page_too():
-    app = opened(v="1", preset="edge", algorithm="minibatch_noise", learning_rate="0.05", steps="2000")
+    app = opened(v="2", preset="edge", algorithm="minibatch_noise", learning_rate="0.05", steps="2000")
     assert any("4 of 4" in caption.value for caption in app.caption)
 
 
@@ -485,8 +529,9 @@ def test_a_store_that_cannot_be_written_costs_a_notice_and_no_result(own_store):
 def test_a_long_run_is_watched_and_stopped_for_good(monkeypatch):
     """Computed in a thread here: a worker process would first run this test's own script."""
     monkeypatch.setattr(sys.modules["sims.engine.jobs"], "THREAD_SECONDS", math.inf)
-    monkeypatch.setattr(sys.modules["app.frame.runs"], "LIVE_SECONDS", math.inf)
-    app = opened(wait=False, v="1", preset="planar", n_train="60", dim="200", steps="1000000000", replicates="1")
+    for limit in ("LIVE_SECONDS", "SESSION_SECONDS"):
+        monkeypatch.setattr(sys.modules["app.frame.runs"], limit, math.inf)
+    app = opened(wait=False, v="2", preset="planar", n_train="60", dim="200", steps="1000000000", replicates="1")
     (stop,) = [button for button in app.button if button.label == "Stop"]
     assert re.search(r"about .+ in all", app.get("progress")[0].proto.text)
     stop.click().run()
@@ -498,6 +543,32 @@ def test_a_long_run_is_watched_and_stopped_for_good(monkeypatch):
     app.select_slider(key="form/label_noise/steps/widget").set_value(1000).run()
     assert_sound(app)
     assert not app.info
+
+
+def test_a_run_in_the_queue_shows_its_place_and_one_for_which_there_is_no_time_its_command(monkeypatch):
+    monkeypatch.setattr(sys.modules["sims.engine.jobs"], "THREAD_SECONDS", math.inf)
+    monkeypatch.setattr(sys.modules["app.frame.runs"], "PATIENCE_SECONDS", 0.05)
+    runs = sys.modules["app.frame.runs"]
+    jobs = Jobs(Store(), short=1)
+    monkeypatch.setattr(runs, "server_jobs", lambda: jobs)
+    endless = LAB.params.make(n_train=5, dim=8, sparsity=2, steps=10**9, replicates=1)
+    blockers = [jobs.submit(LAB, endless.replace(seed=seed), f"neighbour {seed}") for seed in (1, 2)]
+    while {job.state for job in blockers} != {"running", "waiting"}:
+        time.sleep(0.01)
+    app = opened(wait=False, **SMALL)
+    while not any("number 2 in the queue" in bar.proto.text for bar in app.get("progress")):
+        app.run()
+    assert re.search(r"begins in about .+, about .+ in all", app.get("progress")[0].proto.text)
+
+    monkeypatch.setattr(runs, "QUEUE_SECONDS", 0.0)
+    app.run()
+    assert_sound(app)
+    assert app.get("progress"), "a run that stands in the queue already stays there"
+    other = opened(expect=False, wait=False, **{**SMALL, "steps": "61"})
+    said = other.error[0].value
+    assert "server is busy" in said and unescaped(said).endswith(command_line(LAB, held(other).focus))
+    for job in blockers:
+        job.cancel()
 
 
 def test_a_theory_that_cannot_be_computed_is_a_sentence(monkeypatch):

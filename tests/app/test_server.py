@@ -393,6 +393,27 @@ def test_streamlit_sees_an_accepted_origin_as_our_own() -> None:
     assert sent[0]["headers"][b"origin"] == b"http://localhost"
 
 
+@pytest.mark.usefixtures("any_host")
+def test_a_little_after_a_tab_has_gone_its_runs_are_looked_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "LINGER_SECONDS", 0.0)
+    gone = threading.Event()
+    house = server.House(left=gone.set)  # type: ignore[arg-type]
+
+    async def tab(path: str, kind: str) -> None:
+        scope = {"type": kind, "path": path, "client": ("127.0.0.1", 1), "headers": [(b"host", b"localhost")]}
+
+        async def nothing(*_: object) -> dict:
+            return {"type": "websocket.disconnect"}
+
+        await server.Gate(through, house)(scope, nothing, nothing)  # type: ignore[arg-type]
+        await asyncio.sleep(0.05)
+
+    asyncio.run(tab("/", "http"))
+    assert not gone.is_set()
+    asyncio.run(tab(server.STREAM, "websocket"))
+    assert gone.wait(10) and house.sessions == 0
+
+
 class Clock:
     """A clock that moves when somebody sleeps, in place of the `time` module and of an event."""
 
@@ -488,6 +509,16 @@ def test_a_session_limit_that_is_none_is_named(
 ) -> None:
     monkeypatch.setenv("CHALKLINE_SESSIONS", text)
     assert f"CHALKLINE_SESSIONS={text}" in refusal(capsys, "--port", "0")
+
+
+@pytest.mark.parametrize("name", ["LIVE_SECONDS", "LIVE_MB", "SESSION_SECONDS", "SESSION_MB", "FREE_MB"])
+def test_a_limit_that_is_none_is_named(name: str) -> None:
+    """The limits are read once, when the server starts."""
+    environment = os.environ | {f"CHALKLINE_{name}": "-1"}
+    command = [sys.executable, "-m", "app.server", "--port", "0"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"CHALKLINE_{name}=-1 is not a positive number: give one such as 60, or leave it out.\n"
 
 
 def test_own_addresses_can_be_bound() -> None:

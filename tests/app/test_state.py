@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from app.frame.state import LONGEST_LABEL, MOST_BESIDE, MOST_NOTICES, PageState, decode, encode, of_preset
 from sims.engine import BadInput, Lab, Params, all_labs, get_lab
 from sims.engine.keys import run_key
+from sims.engine.lab import Change
 from sims.engine.params import Field
 
 LABS = all_labs()
@@ -164,7 +165,7 @@ def test_what_is_not_understood_is_named_and_the_rest_kept(query, named):
 
 
 def test_the_last_of_a_repeated_key_counts_and_it_is_said():
-    state, notices = decode(LAB, {"dim": ["30", "40"], "v": ["1", "1"]})
+    state, notices = decode(LAB, {"dim": ["30", "40"], "v": [str(LAB.version), str(LAB.version)]})
     assert state.focus.dim == 40
     assert [notice.split()[0] for notice in notices] == ["dim", "v"]
 
@@ -189,6 +190,13 @@ def test_fields_at_odds_with_each_other_cost_only_one_of_them():
     assert "sparsity" in notices[0] and "dim was ignored" in notices[0]
 
 
+def test_a_field_that_is_wrong_in_two_ways_is_ignored_once():
+    """A negative noise_std, where gradient descent has no noise at all."""
+    state, notices = decode(LAB, {"algorithm": ["gd"], "noise_std": ["-1"], "seed": ["8"]})
+    assert state.focus.changed() == {"algorithm": "gd", "seed": 8}
+    assert len(notices) == 1 and "noise_std was ignored" in notices[0]
+
+
 def test_a_flood_of_nonsense_is_summed_up():
     state, notices = decode(LAB, {f"field_{i}": ["1"] for i in range(1000)} | {"dim": ["50"]})
     assert state.focus.dim == 50
@@ -197,12 +205,13 @@ def test_a_flood_of_nonsense_is_summed_up():
 
 
 def test_a_link_of_an_older_version_is_shown_by_the_present_one_and_says_so():
-    newer = replace(LAB, version=2, changes=(*LAB.changes, replace(LAB.changes[0], version=2, migrate=dict)))
-    state, notices = decode(newer, {"v": ["1"], "dim": ["50"]})
+    now, next_one = str(LAB.version), LAB.version + 1
+    newer = replace(LAB, version=next_one, changes=(*LAB.changes, Change(next_one, "newer", dict)))
+    state, notices = decode(newer, {"v": [now], "dim": ["50"]})
     assert state.focus.dim == 50
-    assert len(notices) == 1 and "version 1" in notices[0]
-    cut_off = replace(newer, changes=(*LAB.changes, replace(LAB.changes[0], version=2)))
-    state, notices = decode(cut_off, {"v": ["1"], "dim": ["50"]})
+    assert len(notices) == 1 and f"version {now}" in notices[0]
+    cut_off = replace(newer, changes=(*LAB.changes, Change(next_one, "newer")))
+    state, notices = decode(cut_off, {"v": [now], "dim": ["50"]})
     assert state.focus == LAB.params.make()
     assert any("cannot read it" in notice for notice in notices)
 

@@ -163,8 +163,8 @@ def test_a_lab_page_links_to_a_sweep_around_its_run():
         ({"theory_only": ["maybe"]}, "theory_only is true or false"),
         ({"show": ["everything"]}, "show is one of"),
         ({"metric": ["claim:conserved"], "theory_only": ["true"]}, "Claims are judged on simulations"),
-        ({"v": ["1"], "learning_rate": ["fast"]}, "learning_rate"),
-        ({"v": ["1"], "wings": ["2"]}, "wings"),
+        ({"v": [str(LAB.version)], "learning_rate": ["fast"]}, "learning_rate"),
+        ({"v": [str(LAB.version)], "wings": ["2"]}, "wings"),
     ],
     ids=lambda value: next(iter(value.items())).__repr__()[:40] if isinstance(value, dict) else "",
 )

@@ -7,7 +7,7 @@ from sims.engine import get_lab
 from sims.engine.keys import run_key
 
 LAB = get_lab("label_noise")
-TINY = "lab=label_noise&v=1&preset=shape_matters&steps=40&dim=8&replicates=2&grid=n_train=4,5,6&grid=sparsity=1,2,9"
+TINY = "lab=label_noise&v=2&preset=shape_matters&steps=40&dim=8&replicates=2&grid=n_train=4,5,6&grid=sparsity=1,2,9"
 PLAYER = ".player[data-shown]"
 
 
@@ -56,7 +56,7 @@ def test_a_sweep_fills_in_and_a_cell_opens_its_run(visit, house):
     links = section.locator("table a")
     links.first.wait_for()
     assert links.count() == 6
-    assert links.first.get_attribute("href").startswith("label_noise?v=1&")
+    assert links.first.get_attribute("href").startswith("label_noise?v=2&")
 
     # The link alone brings it back, finished.
     page.reload()

@@ -118,4 +118,27 @@ def test_a_cache_that_cannot_be_written_is_replaced_with_a_warning(monkeypatch):
     with pytest.warns(UserWarning, match="cannot be written.*CHALKLINE_CACHE"):
         private = compiled.cache_root.__wrapped__()
     assert private.is_dir() and private != Path("/proc/chalkline")
+    assert private.stat().st_mode & 0o077 == 0, "nobody else may put kernels there"
     shutil.rmtree(private)
+
+
+KERNEL_LOADED_FIRST = """
+import os, subprocess, sys
+from sims.toy.kernels import six
+print(six(), os.environ["CHALKLINE_CACHE"], flush=True)
+if len(sys.argv) == 1:
+    subprocess.run([sys.executable, "-c", CODE, "child"], check=True)
+"""
+
+
+def test_it_is_replaced_before_a_kernel_is_decorated_and_shared_with_children(project, tmp_path):
+    """With cache and sources both unwritable Numba refuses to import a cached kernel at all."""
+    code = f"CODE = {KERNEL_LOADED_FIRST!r}\n{KERNEL_LOADED_FIRST}"
+    environment = {**os.environ, "CHALKLINE_CACHE": "/proc/chalkline", "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, env=environment, capture_output=True, text=True, check=True
+    )
+    (number, private), (again, shared) = (line.split() for line in done.stdout.splitlines())
+    assert number == again == "6" and private == shared and Path(private).parent == tmp_path
+    assert done.stderr.count("cannot be written") == 1, "the child has nothing to warn of"
+    assert list(tmp_path.glob("chalkline-cache-*")) == [], "it goes with the process"

@@ -1,5 +1,8 @@
 """Jobs: threads and processes behind one face, joined, replaced, cancelled, and never lost."""
 
+import dataclasses
+import json
+import logging
 import multiprocessing
 import os
 import sys
@@ -11,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sims.engine import BadInput, Cancelled, ChalklineError
+from sims.engine import BadInput, Cancelled, ChalklineError, execute
 from sims.engine import jobs as jobs_module
+from sims.engine.errors import DamagedRun
 from sims.engine.jobs import Jobs
 from sims.engine.store import Store
 
@@ -36,7 +40,9 @@ def place(monkeypatch):
 
 
 def blocks_in_shared_memory():
-    return {name for name in os.listdir("/dev/shm") if name.startswith("psm_")} if Path("/dev/shm").is_dir() else set()
+    """Those of this process: other tests may run beside this one."""
+    mine = f"chalkline-{os.getpid()}-"
+    return {name for name in os.listdir("/dev/shm") if name.startswith(mine)} if Path("/dev/shm").is_dir() else set()
 
 
 @pytest.mark.parametrize("limit", [IN_THREAD, IN_PROCESS])
@@ -199,6 +205,13 @@ def test_a_store_that_cannot_be_written_is_said_and_the_run_is_had(lab, small, m
     assert "cannot be written" in job.notice
 
 
+def test_visitors_do_not_fill_the_disk(lab, small, store, made):
+    job = Jobs(store, leave_free=1e30).submit(lab, small)
+    assert job.result(60).trace_sha256 == made.trace_sha256 and store.keys() == []
+    assert "nearly full; this run was not kept" in job.notice
+    assert Jobs(store, leave_free=1.0).submit(lab, small).result(60) and store.keys() == [made.key]
+
+
 def test_a_damaged_stored_run_is_computed_again_and_replaced(lab, small, store, made):
     folder = store.put(made)
     (folder / "arrays.npz").write_bytes(b"broken")
@@ -206,6 +219,44 @@ def test_a_damaged_stored_run_is_computed_again_and_replaced(lab, small, store, 
     job = jobs.submit(lab, small)
     assert job.result(60).trace_sha256 == made.trace_sha256 and jobs.computed == 1
     assert "is damaged" in job.notice and store.find(made.key) is not None
+
+
+def test_a_sound_run_of_other_params_under_a_key_is_not_served(lab, small, store, made):
+    """Somebody filed it there; the page computes its own, and the alarm is the notice."""
+    longer = execute(lab, small.replace(steps=80))
+    store.put(dataclasses.replace(longer, key=made.key))
+    job = Jobs(store).submit(lab, small)
+    assert job.result(60).trace_sha256 == made.trace_sha256 and not job.result(60).cached
+    assert "gave another trace" in job.notice
+    with pytest.raises(DamagedRun, match="not one of label_noise with these params"):
+        execute(lab, small, store=store)
+
+
+def test_the_log_has_one_line_for_each_run_and_no_word_on_who_asked(lab, small, endless, store, caplog):
+    small, endless = small.replace(seed=77), endless.replace(seed=77)  # no late line of another test is taken for these
+    made = execute(lab, small)
+    caplog.set_level(logging.INFO, "chalkline.runs")
+    jobs = Jobs(store)
+    jobs.submit(lab, small, "anna", "focus").result(60)
+    jobs.submit(lab, small, "bert", "focus").result(60)  # remembered: nothing is computed or read
+    Jobs(store).submit(lab, small, "carl", "focus").result(60)
+    stopped = jobs.submit(lab, endless, "anna", "focus")
+    jobs.release("anna")
+    with pytest.raises(Cancelled):
+        stopped.result(60)
+
+    def lines():
+        found = [json.loads(message) for message in caplog.messages]
+        return [line for line in found if line["key"] in (made.key, stopped.key)]
+
+    until(lambda: len(lines()) >= 3)
+    done, read, cancelled = lines()
+    assert done.keys() == {"event", "lab", "key", "state", "seconds", "cached", "verdicts"}
+    assert (done["lab"], done["key"], done["state"], done["cached"]) == (lab.id, made.key, "done", False)
+    assert done["verdicts"] == {verdict.id: verdict.verdict for verdict in made.claims} and done["seconds"] > 0
+    assert read["cached"] and read["key"] == made.key
+    assert (cancelled["state"], cancelled["key"]) == ("cancelled", stopped.key)
+    assert not any(name in caplog.text for name in ("anna", "bert", "carl", "focus"))
 
 
 @pytest.mark.parametrize("limit", [IN_THREAD, IN_PROCESS])

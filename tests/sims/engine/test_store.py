@@ -2,6 +2,8 @@
 
 import dataclasses
 import errno
+import hashlib
+import io
 import json
 import os
 import random
@@ -12,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from sims.engine import UnknownName, execute
 from sims.engine import store as store_module
 from sims.engine.errors import BadInput, DamagedRun, ReproducibilityAlarm, StoreError
-from sims.engine.store import STALE_SECONDS, Store
+from sims.engine.store import STALE_SECONDS, Store, _insert, seal, unseal
 
 FILES = ("manifest.json", "series.parquet", "arrays.npz")
 
@@ -229,6 +233,73 @@ def test_a_manifest_that_is_something_else_is_damage(store, made, content):
         store.find(made.key)
     sentence(error)
     assert store.rebuild() == 0
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def test_whoever_seals_a_manifest_a_reader_finds_a_sound_run_or_damage(store, made):
+    """The seal is a hash that anybody can compute: it does not say that a stranger's manifest can be read."""
+    path = store.put(made) / "manifest.json"
+    manifest = unseal(path.read_bytes())
+
+    @given(st.sampled_from([*manifest, "manifest_sha256", "another"]), ANY_JSON)
+    @example("version", 10**30)
+    @example("wall_s", 10**400)
+    def check(name, value):
+        path.write_bytes(seal({**{k: v for k, v in manifest.items() if k != "manifest_sha256"}, name: value}))
+        try:
+            found = store.find(made.key)
+        except StoreError as refusal:  # damage, or the form of another version
+            assert str(refusal).isprintable() and "Traceback" not in str(refusal)
+        else:
+            assert found.trace.sha256 == made.trace_sha256
+            _insert(index, found.manifest)
+
+    with store._index() as index:
+        check()
+
+
+def test_a_manifest_cannot_name_files_elsewhere(store, made, tmp_path):
+    (tmp_path / "secret").write_bytes(b"secret")
+    folder = store.put(made)
+    manifest = unseal((folder / "manifest.json").read_bytes())
+    for name in ("../../../../secret", str(tmp_path / "secret")):
+        files = {**manifest["files"], name: hashlib.sha256(b"secret").hexdigest()}
+        (folder / "manifest.json").write_bytes(seal({**manifest, "files": files}))
+        with pytest.raises(DamagedRun, match="no sound files"):
+            store.find(made.key)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"PAR1" * 4, b"[]"])
+def test_files_that_are_no_trace_are_damage_though_their_hash_is_right(store, made, content):
+    folder = store.put(made)
+    manifest = unseal((folder / "manifest.json").read_bytes())
+    for name in ("series.parquet", "arrays.npz"):
+        sound = (folder / name).read_bytes()
+        (folder / name).write_bytes(content)
+        files = {**manifest["files"], name: hashlib.sha256(content).hexdigest()}
+        (folder / "manifest.json").write_bytes(seal({**manifest, "files": files}))
+        with pytest.raises(DamagedRun, match="its files are not a trace"):
+            store.find(made.key)
+        (folder / name).write_bytes(sound)
+
+
+def test_pickled_arrays_are_never_loaded(store, made):
+    """A pickle is a program: what would run one is damage."""
+    sink = io.BytesIO()
+    np.savez(sink, frame_step=np.array([print], dtype=object))
+    folder = store.put(made)
+    (folder / "arrays.npz").write_bytes(sink.getvalue())
+    manifest = unseal((folder / "manifest.json").read_bytes())
+    files = {**manifest["files"], "arrays.npz": hashlib.sha256(sink.getvalue()).hexdigest()}
+    (folder / "manifest.json").write_bytes(seal({**manifest, "files": files}))
+    with pytest.raises(DamagedRun, match=r"not a trace \(ValueError\)"):
+        store.find(made.key)
 
 
 def test_a_manifest_that_only_reads_the_same_is_damage(store, made):

@@ -234,6 +234,29 @@ class Deadly(Lane):
         self.renewed += 1
 
 
+class DeadAtTheDoor(Deadly):
+    """A worker that is found dead when a chunk is handed to it: once while it holds another, once when it has none."""
+
+    def __init__(self):
+        super().__init__(fatal=None)
+        self.handed = 0
+
+    def submit(self, function, task):
+        self.handed += 1
+        if self.handed in (2, 5):
+            raise BrokenExecutor("it is gone")
+        return super().submit(function, task)
+
+
+def test_a_worker_found_dead_when_it_is_handed_a_chunk_costs_nothing(design, store, chunked, swept, monkeypatch):
+    lane = DeadAtTheDoor()
+    monkeypatch.setattr(sweep_module, "open_lanes", lambda *_, **__: (lane,))
+    found = run_sweep(plan_sweep(design), store=store, name="door")
+    assert found.complete and found.failures == [] and found.computed == 6
+    assert lane.renewed == 1, "the executor that still held a chunk was not thrown away with it"
+    assert same(found.table, swept.table)
+
+
 def test_a_chunk_that_kills_its_worker_is_given_up_after_three_tries(design, store, chunked, swept, monkeypatch):
     lane = Deadly(fatal=2)
     with monkeypatch.context() as patched:

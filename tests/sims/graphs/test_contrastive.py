@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from sims.graphs import generators, network
+from sims.graphs import descent, generators, network
 from sims.graphs import kernels as machinery
 
 
@@ -17,6 +17,7 @@ def rng(seed=0):
 def sampler(graph):
     aug = graph.kernel
     rows = [np.cumsum(aug.data[a:b]) for a, b in zip(aug.indptr[:-1], aug.indptr[1:], strict=True)]
+    np.testing.assert_allclose(descent.row_sums(aug.indptr, aug.data), np.concatenate(rows), atol=1e-14)
     return np.cumsum(graph.p_nat), aug.indptr, aug.indices, np.concatenate(rows)
 
 
@@ -59,6 +60,53 @@ def test_pairs_have_the_law_of_the_graph():
     dense = np.cumsum(graph.kernel.toarray(), axis=1)
     view = [min(int(np.searchsorted(dense[x], u, side="right")), 5) for x, u in zip(nat, rng(2).random(1000))]  # noqa: B905
     np.testing.assert_array_equal(first[:1000], view)
+
+
+def edge_sampler(W):
+    """A dense matrix of positive weights as `draw_edges` reads it."""
+    N = len(W)
+    rows = np.cumsum(W / W.sum(axis=1, keepdims=True), axis=1)
+    places = np.tile(np.arange(N, dtype=np.int32), N)
+    return np.cumsum(W.sum(axis=1)) / W.sum(), np.arange(N + 1, dtype=np.int32) * N, places, rows.reshape(-1)
+
+
+def some_weights():
+    """Symmetric weights of four nodes that are not alike, and no product of views: an eigenvalue is negative."""
+    W = rng(9).random((4, 4)) + np.ones((4, 4)) - np.eye(4)
+    W = W + W.T
+    assert np.linalg.eigvalsh(W)[0] < 0
+    return W / W.sum()
+
+
+def test_edges_are_drawn_with_their_weights():
+    """200 000 edges: every weight within 5 standard errors."""
+    W, count = some_weights(), 200_000
+    first, second = np.empty(count, np.int64), np.empty(count, np.int64)
+    machinery.draw_edges(*edge_sampler(W), rng(1), rng(3), first, second)
+    seen = np.zeros_like(W)
+    np.add.at(seen, (first, second), 1.0 / count)
+    assert np.all(np.abs(seen - W) <= 5 * np.sqrt(W * (1 - W) / count))
+
+
+def test_descent_on_edges_follows_the_batch_loss_edge_by_edge():
+    W, B, steps, eta = some_weights(), 5, 30, 0.7
+    tables, w = edge_sampler(W), W.sum(axis=1)
+    f = 0.3 * rng(4).standard_normal((4, 3))
+    by_hand, count = f.copy(), B * steps
+    first, second = np.empty(count, np.int64), np.empty(count, np.int64)
+    machinery.draw_edges(*tables, rng(1), rng(3), first, second)
+    for a, b in zip(first.reshape(steps, B), second.reshape(steps, B), strict=True):
+        z1, z2 = by_hand[a], by_hand[b]
+        G = z1 @ z2.T * (1 - np.eye(B))
+        g1, g2 = (2 / (B * (B - 1)) * M @ z - 2 / B * z for M, z in ((G, z2), (G.T, z1)))
+        for x, g in zip([*a, *b], [*g1, *g2], strict=True):
+            by_hand[x] -= eta / (4 * w[x]) * g
+    cancel, progress = np.zeros(1, np.uint8), np.zeros(1, np.int64)
+    done = descent.sgd(
+        descent.EDGES, *tables, eta / (4 * w), B, 0.0, f, 0, steps, rng(1), rng(2), rng(3), cancel, progress
+    )
+    assert done == (descent.DONE, steps) and progress[0] == steps
+    np.testing.assert_allclose(f, by_hand, rtol=1e-11)
 
 
 def test_a_place_beyond_the_last_sum_is_the_last_one():

@@ -75,6 +75,18 @@ def test_modes_of_any_side_are_multiplied_in_the_order_of_the_kronecker_product(
     np.testing.assert_allclose(by_modes(mats, X), full @ X, atol=1e-13)
 
 
+@pytest.mark.parametrize(("bits", "columns"), [(1, 1), (2, 1), (3, 1), (4, 1), (7, 1), (8, 3), (5, 2)])
+def test_two_butterflies_in_one_pass_are_bit_for_bit_one_after_the_other(bits, columns):
+    """The rule is written out for each mode: a sum from zero over the two entries, in order."""
+    mats = [rng(bit).standard_normal((2, 2)) for bit in range(bits)]
+    expected = rng(9).standard_normal((2**bits, columns))
+    X = np.asfortranarray(expected)
+    for bit, M in enumerate(mats):
+        pairs = expected.reshape(2**bit, 2, -1)
+        expected = np.stack([(0.0 + row[0] * pairs[:, 0]) + row[1] * pairs[:, 1] for row in M], axis=1)
+    assert by_modes(tuple(mats), X).tobytes() == expected.reshape(2**bits, columns).tobytes()
+
+
 def test_the_quotient_has_the_spectrum_of_six_unequal_blocks():
     graph = graphs()["unequal blocks"]
     small = spectrum.quotient(graph.p_nat, graph.transition)

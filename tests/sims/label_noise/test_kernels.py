@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from itertools import product
 from time import monotonic, sleep
 
@@ -379,18 +380,31 @@ def test_two_halves_make_a_whole():
     np.testing.assert_allclose(whole["drift"], half["drift"] + rest["drift"], rtol=0, atol=1e-14)
 
 
-def test_dot_folds_every_length():
+def test_a_dot_product_of_every_length():
     rng = np.random.default_rng(0)
     for d in range(1, 200):
         x, b = rng.standard_normal((2, d))
-        assert kernels.dot(x, b, np.empty(d)) == pytest.approx(x @ b, abs=1e-12)
+        padded = kernels.padded(x), kernels.padded(b)
+        assert all(len(v) % WIDTH == 0 and len(v) - d in range(WIDTH) and not v[d:].any() for v in padded)
+        assert kernels.dot(*padded) == pytest.approx(x @ b, abs=1e-12)
 
 
-def lane_total(terms):
-    """The sum of a row of products in the order that the kernels promise, in NumPy."""
+def test_vectors_begin_at_a_cache_line():
+    arrays = [kernels.aligned(size) for size in range(1, 40)]
+    assert all(array.ctypes.data % 64 == 0 and not array.any() for array in arrays)
+
+
+@np.vectorize
+def rounded_once(a, b, c):
+    """a*b + c by exact fractions; a fraction becomes the nearest float."""
+    return float(Fraction(a) * Fraction(b) + Fraction(c))
+
+
+def lane_total(row, beta):
+    """<row, beta> in the order that the kernels promise, in NumPy."""
     lanes = np.zeros(WIDTH)
-    for first in range(0, terms.size, WIDTH):
-        lanes = lanes + terms[first : first + WIDTH]
+    for first in range(0, row.size, WIDTH):
+        lanes = rounded_once(row[first : first + WIDTH], beta[first : first + WIDTH], lanes)
     s = lanes[:4] + lanes[4:]
     return (s[0] + s[1]) + (s[2] + s[3])
 
@@ -400,7 +414,7 @@ def test_both_products_have_their_values_and_their_order(n, d):
     """Bit for bit in the stated order, which neither the compiler nor the processor may change."""
     rng = np.random.default_rng(n * d)
     X, y = rng.standard_normal((n, d)), rng.random(n)
-    wide, long = kernels.padded(X, y)
+    wide, long = kernels.padded_data(X, y)
     assert wide.shape[0] - n in range(kernels.ROWS) and wide.shape[1] - d in range(WIDTH)
     assert wide.shape[0] % kernels.ROWS == wide.shape[1] % WIDTH == 0
     assert np.array_equal(wide[:n, :d], X) and np.array_equal(long[:n], y)
@@ -414,11 +428,11 @@ def test_both_products_have_their_values_and_their_order(n, d):
     np.testing.assert_allclose(G[:d], X.T @ pull[:n], rtol=0, atol=1e-13)
     assert not res[n:].any() and not G[d:].any()
 
-    assert np.array_equal(res, [lane_total(row * beta) for row in wide] - long)
+    assert np.array_equal(res, [lane_total(row, beta) for row in wide] - long)
     expected = np.zeros(beta.size)
     for i in range(wide.shape[0] - kernels.ROWS, -1, -kernels.ROWS):
-        a, b, c, e = pull[i : i + kernels.ROWS, None] * wide[i : i + kernels.ROWS]
-        expected += (a + b) + (c + e)
+        for row in range(i, i + kernels.ROWS):
+            expected = rounded_once(pull[row], wide[row], expected)
     assert np.array_equal(G, expected)
 
 
@@ -433,7 +447,7 @@ def lanes_end(x, out):
 def test_totals_are_added_in_one_order():
     x, out = np.random.default_rng(0).standard_normal(4 * WIDTH), np.empty(4)
     alone = lanes_end(x, out)
-    assert tuple(out) == alone == tuple(lane_total(part) for part in x.reshape(4, WIDTH))
+    assert tuple(out) == alone == tuple(lane_total(part, np.ones(WIDTH)) for part in x.reshape(4, WIDTH))
 
 
 def test_log_walk_is_the_product_of_its_factors():

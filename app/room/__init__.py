@@ -1,0 +1,1 @@
+"""The room: a class at work on one server, at one question."""

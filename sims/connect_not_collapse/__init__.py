@@ -1,0 +1,1 @@
+"""Domain adaptation without domain invariance: connected, not collapsed."""

@@ -1,0 +1,1 @@
+"""The temperature of a contrastive loss."""

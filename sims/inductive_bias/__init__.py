@@ -1,0 +1,1 @@
+"""The inductive bias of an encoder."""

@@ -1,0 +1,1 @@
+"""A head trained on one domain works on another: when, and why."""

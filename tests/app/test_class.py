@@ -1,0 +1,231 @@
+"""A class at work, on the real server: tabs that join, follow, guess, build an ensemble, and survive what happens.
+
+The quick lesson has 4 students, the slow one 30 and networks that are gone for 5 and for 60 seconds. A tab here is a
+websocket that speaks as the browser does (`tabs.py`); the browser's own side is in tests/browser/test_room.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from app.room.ensemble import of_seat
+from app.room.store import Rooms
+from sims.engine import get_lab
+from sims.engine.keys import run_key
+from sims.engine.pool import Family
+from sims.engine.store import Store
+from tests.app.serving import ROOT, Serving
+from tests.app.tabs import Tab
+
+LAB = get_lab("label_noise")
+FIELDS = {"steps": 60, "n_train": 5, "dim": 8, "sparsity": 2}
+PARAMS = LAB.params.make(FIELDS)
+STATE = f"v={LAB.version}&preset=shape_matters&" + "&".join(f"{name}={value}" for name, value in FIELDS.items())
+QUESTION = "How does the error end?"
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory):
+    server = Serving(tmp_path_factory.mktemp("serving"))
+    yield server
+    server.stop(signal.SIGKILL)
+
+
+async def gather(awaitables):
+    return await asyncio.gather(*awaitables)
+
+
+async def opened_room(server):
+    """The teacher's tab on the panel of a room that has just been opened, and the room's code."""
+    teacher = await Tab(f"{server.url}/room").open()
+    await teacher.press("Open a room")
+    return teacher, re.search(r"room=([A-Z]{4})", teacher.url)[1]
+
+
+async def joined(server, code, many):
+    return await gather(Tab(f"{server.url}/room?room={code}").open() for _ in range(many))
+
+
+async def led_to(teacher, address):
+    """The teacher's tab at another address of the same room, as when a link is opened there."""
+    kept = "&".join(part for part in teacher.query.split("&") if part.startswith(("room=", "teach=")))
+    await teacher.close()
+    path, _, query = address.partition("?")
+    return await Tab(f"{teacher.base}/{path}?{kept}&{query}").open()
+
+
+def is_at_rest(tab):
+    """Whether no run of the page is under way, whose progress it would ask for."""
+    return "Stop" not in tab.buttons
+
+
+def number_of(tab):
+    """The replicate number that the tab shows."""
+    return int(re.search(r"your replicate: (\d+)", tab.text)[1])
+
+
+def seed_of(server, code):
+    return Rooms(server.store.with_name("rooms.sqlite")).room(code).seed
+
+
+def run_alone(folder, seed, many):
+    """One run of the command line: what it prints as JSON."""
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in FIELDS.items()]
+    command = [sys.executable, "-m", "sims", "run", LAB.id, *flags, f"--seed={seed}", f"--replicates={many}", "--json"]
+    environment = {**os.environ, "CHALKLINE_STORE": str(folder / "alone")}
+    return json.loads(subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True).stdout)
+
+
+async def lesson(server, folder, many, gone):
+    """A whole lesson with so many students, and networks that are gone for so many seconds each."""
+    teacher, code = await opened_room(server)
+    students = await joined(server, code, many)
+    assert sorted(map(number_of, students)) == list(range(many)), "each has a number of its own"
+    assert all("Open a room" not in tab.buttons for tab in students)
+
+    # Follow me.
+    teacher = await led_to(teacher, f"{LAB.id}?{STATE}")
+    await gather(tab.until(lambda tab: tab.page == LAB.id) for tab in students)
+    seed = seed_of(server, code)
+    for tab in students:
+        key = run_key(LAB, of_seat(PARAMS, seed, number_of(tab)))
+        await tab.until(lambda tab, key=key: key[:16] in tab.text)
+
+    # Everyone's ensemble.
+    await teacher.until(lambda tab: f"{many} of {many} computed" in tab.text)
+    await teacher.switch("Everyone's ensemble", True)
+    found = Family(Store(server.store), LAB, of_seat(PARAMS, seed, 0)).pool()
+    alone = run_alone(folder, seed, many)
+    assert found.numbers == tuple(range(many))
+    assert found.trace.sha256 == alone["trace_sha256"], "bit for bit one run of the command line"
+    await teacher.until(lambda tab: alone["trace_sha256"][:12] in tab.text)
+
+    # Predict, then observe.
+    await teacher.write("Your own question", QUESTION)
+    await teacher.write("Answers, one a line; an asterisk before the right one", "higher\n* lower\nthe same")
+    await teacher.press("Ask")
+    await gather(tab.until(lambda tab: QUESTION in tab.text) for tab in students)
+    assert all("hidden until the answer is revealed" in tab.text for tab in (teacher, *students))
+    assert all("Does the theory hold here?" not in tab.text for tab in (teacher, *students)), "nothing gives it away"
+    await gather(tab.choose(("higher", "lower")[at % 2]) for at, tab in enumerate(students))
+    await teacher.until(lambda tab: f"{many} of {many} have guessed" in tab.text)
+
+    # The teacher leaves and comes back; the server is killed and started again; every tab comes back by its address.
+    await teacher.close()
+    teacher = await Tab(teacher.url).open()
+    assert "Reveal" in teacher.buttons, (teacher.url, teacher.text, teacher.errors)
+    numbers = [number_of(tab) for tab in students]
+    await gather(tab.close() for tab in (teacher, *students))
+    server.restart(signal.SIGKILL)
+    teacher, *students = await gather(Tab(tab.url).open() for tab in (teacher, *students))
+    assert [number_of(tab) for tab in students] == numbers
+    assert all(tab.page == LAB.id and QUESTION in tab.text for tab in students)
+    assert all("Your guess is in" in tab.text for tab in students)
+    await teacher.press("Reveal")
+    await gather(tab.until(lambda tab: "the outcome" in tab.text) for tab in (teacher, *students))
+    for at, tab in enumerate(students):
+        assert f"higher: {-(-many // 2)} of {many}" + (" · your guess" if at % 2 == 0 else "") in tab.text
+        assert f"lower: {many // 2} of {many}" + (" · your guess" if at % 2 else "") in tab.text
+
+    # Networks are gone for a while, and what happened meanwhile is caught up with.
+    for seconds in gone:
+        victims = students[: max(1, many // 3)]
+        await gather(tab.cut() for tab in victims)
+        teacher = await led_to(teacher, f"{LAB.id}?{STATE}&noise_std={1 + seconds:g}")
+        await asyncio.sleep(seconds)
+        sessions = [tab._session for tab in victims]
+        await gather(tab.reconnect() for tab in victims)
+        assert [tab._session for tab in victims] == sessions, "the server had kept the session"
+        for tab in students:
+            await tab.until(lambda tab, seconds=seconds: f"noise_std={1 + seconds:g}" in tab.query)
+        assert [number_of(tab) for tab in students] == numbers
+
+    # Late comers get new numbers; nothing went wrong anywhere.
+    late = await Tab(f"{server.url}/room?room={code}").open()
+    assert number_of(late) == many
+    everybody = (teacher, late, *students)
+    for tab in everybody:
+        await tab.rerun()
+        await tab.until(is_at_rest)  # the timers of what was under way are gone then
+    assert {error for tab in everybody for error in tab.errors} == set()
+    watching = 0.5  # a progress bar, while a run of the tab is under way
+    polls = {number: [one for one in tab.intervals if one != watching] for number, tab in enumerate(everybody)}
+    restless = {number: found for number, found in polls.items() if min(found) < 2.0}
+    assert restless == {}, "nobody asks more than once in two seconds"
+    await gather(tab.close() for tab in everybody)
+    assert "Traceback" not in server.log, server.log
+
+
+def test_a_small_class_has_its_lesson(serving, tmp_path):
+    asyncio.run(lesson(serving, tmp_path, many=4, gone=(0.2,)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_thirty_students_have_their_lesson(serving, tmp_path):
+    asyncio.run(lesson(serving, tmp_path, many=30, gone=(5.0, 60.0)))
+
+
+def test_who_detaches_keeps_a_page_of_their_own(serving):
+    async def story():
+        teacher, code = await opened_room(serving)
+        teacher = await led_to(teacher, f"{LAB.id}?{STATE}")
+        student, other = await joined(serving, code, 2)
+        await gather(tab.until(lambda tab: "seed=" in tab.query) for tab in (student, other))
+        await student.press("Detach")
+        mine = student.query
+        assert "detached=1" in mine and "on your own page" in student.text
+        teacher = await led_to(teacher, f"{LAB.id}?{STATE}&noise_std=2")
+        await other.until(lambda tab: "noise_std=2" in tab.query)
+        await student.poll()
+        assert student.query == mine, "the teacher's page is not taken"
+        again = await Tab(student.url).open()
+        assert again.query == mine, "nor after a reload"
+        await again.press("Take the teacher's page")
+        assert "noise_std=2" in again.query and "detached=1" in again.query
+        await student.press("Follow")
+        assert "noise_std=2" in student.query and "detached" not in student.query
+        await student.press("Next")  # to another preset: a page of one's own
+        await student.until(lambda tab: "on your own page" in tab.text)
+        assert "detached=1" in student.query and "preset=all_the_way" in student.query
+        await student.until(is_at_rest)
+        await student.press("Leave")
+        assert "room" not in student.query and "seat" not in student.query and student.intervals == []
+        await gather(tab.close() for tab in (teacher, student, other, again))
+
+    asyncio.run(story())
+
+
+def test_no_room_no_questions(serving):
+    """A tab in no room asks nothing; a link into a room that is not there says so and is a link like any other."""
+
+    async def story():
+        plain = await Tab(f"{serving.url}/{LAB.id}?{STATE}").open()
+        await plain.until(is_at_rest)
+        assert plain.intervals == [] and "Room" not in plain.text
+        lost = await Tab(f"{serving.url}/{LAB.id}?{STATE}&room=KXQZ&seat=abc&teach=def").open()
+        await lost.until(is_at_rest)
+        assert "There is no room 'KXQZ'" in lost.text.replace("\\", "")
+        assert "room" not in lost.query and lost.intervals == [] and "n_train=5" in lost.query
+        await gather(tab.close() for tab in (plain, lost))
+
+    asyncio.run(story())
+
+
+def test_a_wrong_key_leads_nobody(serving):
+    async def story():
+        teacher, code = await opened_room(serving)
+        thief = await Tab(f"{serving.url}/{LAB.id}?room={code}&teach=0123456789abcdef").open()
+        assert "is not the room's" in thief.text and number_of(thief) == 0
+        assert "Ask the class" not in thief.text and "teach" not in thief.query
+        await gather(tab.close() for tab in (teacher, thief))
+
+    asyncio.run(story())
