@@ -325,7 +325,8 @@ def _columns(lab: Lab, task: Task, points: Sequence[_Point]) -> tuple[dict[str, 
     columns |= gathered(lambda one: one.metrics, "")
     columns |= gathered(lambda one: {name: end.value for name, end in one.predicted.items()}, PREDICTED)
     for name in dict.fromkeys(name for one in points for name in one.predicted):
-        columns[CLAIMED + name] = repeated([name in one.predicted and one.predicted[name].claimed for one in points])
+        ends = (one.predicted.get(name) for one in points)
+        columns[CLAIMED + name] = repeated([None if end is None else end.claimed for end in ends])
         kinds[CLAIMED + name] = "bool"
     for name in dict.fromkeys(name for one in points for name in one.verdicts):
         columns[VERDICT + name] = repeated([one.verdicts.get(name) for one in points])

@@ -11,13 +11,11 @@ import numpy as np
 from .design import Design
 from .execute import summarize
 from .params import format_value
-from .sweep_store import CLAIMED, IDENTITY, LEADING, PREDICTED, VERDICT, arrow, numbers
+from .sweep_store import IDENTITY, LEADING, OF_POINTS, arrow, numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
-
-_OF_POINTS = (PREDICTED, CLAIMED, VERDICT)  # what all replicates of a point share
 
 
 def summary_table(rows: pa.Table, design: Design, failures: Sequence[tuple[int, str]]) -> pa.Table:
@@ -38,9 +36,9 @@ def summary_table(rows: pa.Table, design: Design, failures: Sequence[tuple[int, 
     for name in design.axes:
         columns[name], kinds[name] = _axis(design, name, points.tolist())
     shared = [name for name in ("seed", "key", "trace_sha256") if name in names and name not in design.axes]
-    shared += [name for name in names if name.startswith(_OF_POINTS)]
+    shared += [name for name in names if name.startswith(OF_POINTS)]
     metrics = [name for name in names if name not in (*LEADING, *design.axes, *IDENTITY, *shared)]
-    before = [name for name in shared if not name.startswith(_OF_POINTS)]
+    before = [name for name in shared if not name.startswith(OF_POINTS)]
     for name in before:
         columns[name], kinds[name] = _first(rows.column(name), starts, place, len(points))
     if "stopped" in names:
