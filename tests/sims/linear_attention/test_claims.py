@@ -134,8 +134,8 @@ def test_the_layer_cannot_be_called_optimal_by_its_own_loss():
 
 def test_a_claim_whose_other_runs_are_not_possible_is_outside():
     """At a learning rate of 1e-9 the race of the two paths would take 12,000,000,000 steps."""
-    base = {"init": "normal", "steps": 10, "replicates": 1, "n_test": 100}
-    found = execute(LAB, LAB.params.make(**base, learning_rate=1e-9))
+    base = LAB.focus(LAB.preset("wrong_turn"))
+    found = execute(LAB, base.replace(steps=10, replicates=1, n_test=100, learning_rate=1e-9))
     refused = [one for one in found.claims if "not possible here" in one.reason]
     assert refused and {one.verdict for one in refused} == {"outside"}
     assert all("steps = " in one.reason for one in refused)
