@@ -5,7 +5,7 @@ FROM --platform=linux/amd64 python:3.11.15-slim-bookworm
 ENV PYTHONUNBUFFERED=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     HOME=/tmp \
-    CHALKLINE_STORE=/data \
+    CHALKLINE_STORE=/data/store \
     CHALKLINE_CACHE=/cache
 
 WORKDIR /srv/chalkline

@@ -34,7 +34,7 @@ from .frame.sweep_jobs import (
     server_sweeps,
     wait_seconds,
 )
-from .frame.sweep_pictures import Points, points_of, sweep_picture
+from .frame.sweep_pictures import Points, draws_theory, points_of, sweep_picture
 from .frame.sweep_state import (
     MOST_CELLS,
     MOST_VALUES,
@@ -466,6 +466,8 @@ def _tables(state: SweepState, plan: Plan, outcome: Outcome) -> None:
     points = points_of(state, plan, outcome, look.presenting())
     if len(points) <= MOST_LINKED:
         st.table(layout(state, points), border="horizontal")
+        if draws_theory(state) and "no" in points.claimed:
+            st.caption("In brackets: theory that is not claimed there.")
     table = outcome.table.to_pandas()
     links = [urljoin(_page_url(), points.links[point]) if points.links[point] else None for point in table["point"]]
     table.insert(0, "run", links)
@@ -480,7 +482,7 @@ def _tables(state: SweepState, plan: Plan, outcome: Outcome) -> None:
 def layout(state: SweepState, points: Points) -> pd.DataFrame:
     """The points as the picture lays them out, each cell a link to its run: rows from the top downwards."""
     axes = axes_of(state)
-    cells = [_cell(points, point) for point in range(len(points))]
+    cells = [_cell(points, point, draws_theory(state)) for point in range(len(points))]
     across = axes[0]
     if len(axes) == 1:
         return pd.DataFrame([cells], columns=across.texts, index=pd.Index(["run"], name=across.title))
@@ -490,8 +492,11 @@ def layout(state: SweepState, points: Points) -> pd.DataFrame:
     return frame.iloc[::-1] if axes[1].numeric and list(axes[1].numbers) == sorted(axes[1].numbers) else frame
 
 
-def _cell(points: Points, point: int) -> str:
+def _cell(points: Points, point: int, of_theory: bool) -> str:
     words = points.state[point] or points.verdict[point] or f"{points.value[point]:.3g}"
+    if of_theory and points.claimed[point] == "no" and not points.state[point]:
+        words = f"({words})"
+    words = f"✕ {words}" if points.reason[point] else words
     if not points.state[point] and points.value[point] == points.mean[point] and points.error[point] > 0:
         words += f" ± {points.error[point]:.1g}"
     words = escape(words)

@@ -12,7 +12,6 @@ found in a process of its own, whose peak memory is measured, and compared with 
 """
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 from sims.engine.provenance import single_threaded_blas
 from sims.graphs import generators, kernels, spectrum
 
-from .contest import OURS, Limit, contest, find, growth, one_core
+from .contest import OURS, Limit, contest, find, growth, memory, one_core
 from .machine import copy
 from .report import Goal, Measure, Section, run_alone
 
@@ -198,7 +197,7 @@ def solve_cube():
     start = process_time()
     pairs = spectrum.verified(lambda X: spectrum.by_modes(graph.modes, X), graph.nodes, PAIRS, random(0))
     seconds = process_time() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = memory("VmHWM")
     exact = [value for value, _ in top_characters(np.array(FLIPS), PAIRS)]
     error = float(np.abs(pairs.values - exact).max())
     print(json.dumps({"nodes": graph.nodes, "seconds": seconds, "bytes": peak, "error": error}))

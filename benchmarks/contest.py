@@ -15,6 +15,8 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from sims.engine.provenance import single_threaded_blas
+
 from .report import Growth, Row
 
 Array = NDArray[np.float64]
@@ -39,21 +41,23 @@ class Different(Exception):
 
 @contextlib.contextmanager
 def one_core() -> Iterator[None]:
-    """Pin this process to one core, and every library in it to one thread."""
-    import torch
-    from threadpoolctl import threadpool_limits
+    """Pin this process to one core, and every library in it to one thread, which they keep afterwards.
+
+    A limit that ended with the block would give BLAS its threads back under what is measured next.
+    """
+    import torch  # noqa: F401
 
     before = os.sched_getaffinity(0)
-    torch.set_num_threads(1)
+    single_threaded_blas()
     os.sched_setaffinity(0, {max(before)})
     try:
-        with threadpool_limits(1):
-            yield
+        yield
     finally:
         os.sched_setaffinity(0, before)
 
 
-def _memory(name: str) -> int:
+def memory(name: str) -> int:
+    """Bytes of this process: VmRSS, resident now, or VmHWM, at the peak (rusage would tell a parent's peak as well)."""
     text = Path("/proc/self/status").read_text(encoding="ascii")
     return 1024 * int(re.search(rf"{name}:\s+(\d+)", text)[1])  # type: ignore[index]
 
@@ -62,9 +66,9 @@ def memory_growth(action: Callable[[], object]) -> tuple[object, float]:
     """What a call returns, and by how many bytes the resident memory grew at its peak."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak so far is forgotten
-    before = _memory("VmRSS")
+    before = memory("VmRSS")
     found = action()
-    return found, float(max(0, _memory("VmHWM") - before))
+    return found, float(max(0, memory("VmHWM") - before))
 
 
 def contest(
@@ -97,14 +101,14 @@ def contest(
         Different: a contender computed something else.
     """
     ready: dict[str, Work] = {}
-    answers, memory = {}, {}
+    answers, grown = {}, {}
     for name, make in contenders.items():
 
         def first(name: str = name, make: Callable[[], Work] = make) -> Array:
             ready[name] = make()
             return np.array(ready[name](check))
 
-        answers[name], memory[name] = memory_growth(first)
+        answers[name], grown[name] = memory_growth(first)
     references = {name: (against or {}).get(name, OURS) for name in ready}
     differences = {name: _difference(answers[name], answers[reference]) for name, reference in references.items()}
     for name, difference in differences.items():
@@ -132,7 +136,7 @@ def contest(
                 difference=None if name == references[name] else differences[name],
                 limit=limit.words if limit else "",
                 fraction=rate / limit.throughput if limit else None,
-                bytes=memory[name],
+                bytes=grown[name],
             )
         )
     return rows

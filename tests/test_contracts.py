@@ -17,9 +17,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sims import run as run_from_python
-from sims.engine import BadInput, Cancelled, ChalklineError, Lab, Params, RunMonitor, cli, compiled, execute, get_lab
+from sims.engine import (
+    BadInput,
+    Cancelled,
+    ChalklineError,
+    Lab,
+    Params,
+    RunMonitor,
+    cli,
+    compiled,
+    execute,
+    get_lab,
+    predict,
+)
 from sims.engine import lab_ids as found_labs
-from sims.engine.budget import estimate
+from sims.engine.budget import estimate, lab_rates
+from sims.engine.execute import predict_ends
 from sims.engine.jobs import Jobs
 from sims.engine.keys import run_key
 from sims.engine.params import canonical_json
@@ -226,6 +239,41 @@ def test_random_short_runs_end_in_a_result_or_a_refusal(lab):
             assert str(refusal)
         else:
             check_shapes(lab, run)
+
+
+def predictable(lab: Lab, count: int, seconds: float) -> list[Params]:
+    """Draws over the whole of the allowed ranges whose theory is estimated to take no longer than that."""
+    rng, rates, found = random.Random(11), lab_rates(lab), list[Params]()
+    while len(found) < count:
+        params = draw_params(lab, rng)
+        work = lab.work(params)
+        if sum(units * rates[name] for name, units in work.once.items()) < seconds and work.bytes < 2e8:
+            found.append(params)
+    return found
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(30, 0.03), pytest.param(400, 0.2, marks=pytest.mark.slow)])
+def test_ends_predicted_together_are_those_of_each_run(lab, count, seconds):
+    """Within 1e-6, or 1e-9 absolute, and claimed alike; a run whose theory raises does so in any company."""
+    runs, expected, own = [], [], lab.predict_ends is not None
+    for params in [*variants(lab), *predictable(lab, count, seconds)] if own else [short(lab)]:
+        try:
+            expected.append(predict(lab, params).ends())
+        except ChalklineError:
+            with pytest.raises(ChalklineError):
+                predict_ends(lab, [params])
+        else:
+            runs.append(params)
+    together = predict_ends(lab, runs)
+    backwards = predict_ends(lab, runs[::-1])[::-1]
+    for found in (together, backwards):
+        for params, prediction, ends in zip(runs, found, expected, strict=True):
+            assert prediction.step[-1] == lab.recorded_steps(params)[-1]
+            told = prediction.ends()
+            assert told.keys() == ends.keys()
+            for name, (value, claimed) in ends.items():
+                np.testing.assert_allclose(told[name].value, value, rtol=1e-6, atol=1e-9, err_msg=name)
+                assert told[name].claimed == claimed, (name, params.changed())
 
 
 @pytest.mark.parametrize("seed", [0, 1])

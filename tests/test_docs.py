@@ -25,9 +25,9 @@ from app.room.store import LONGEST_CHOICE, LONGEST_QUESTION, MOST_CHOICES
 from sims.engine import Lab, Params, Prediction, Run, all_labs, cli, execute, get_lab, lab_ids, predict
 
 ROOT = Path(__file__).resolve().parent.parent
-README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+README, CONTRIBUTING, CLASSROOM = ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "classroom.md"
 ACTIVITIES = sorted((ROOT / "app" / "activities").glob("*.md"))
-PAGES = [README, CONTRIBUTING, *ACTIVITIES]
+PAGES = [README, CONTRIBUTING, CLASSROOM, *ACTIVITIES]
 WORKED_EXAMPLE = "ou_variance"  # the lab that CONTRIBUTING builds; tests/test_contributing.py runs its commands
 
 
@@ -63,7 +63,7 @@ def shown_commands(text: str) -> list[str]:
     return list(dict.fromkeys([*lines, *(span for span in spans(text) if span.startswith(("python -m ", "make ")))]))
 
 
-COMMANDS = [(path, line) for path in (README, CONTRIBUTING) for line in shown_commands(read(path))]
+COMMANDS = [(path, line) for path in (README, CONTRIBUTING, CLASSROOM) for line in shown_commands(read(path))]
 OURS = [line for _, line in COMMANDS if line.startswith("python -m sims") and WORKED_EXAMPLE not in line]
 
 

@@ -133,5 +133,5 @@ def test_the_image_is_warm_before_it_is_healthy_and_writes_to_its_volumes_alone(
     entry = re.search(r"^ENTRYPOINT (.+)$", text, re.M)
     assert entry and "python -m sims warm && exec python -m app.server" in entry[1]
     assert re.search(r'^VOLUME \["/data", "/cache"\]', text, re.M)
-    assert "CHALKLINE_STORE=/data" in text and "CHALKLINE_CACHE=/cache" in text and "HOME=/tmp" in text
+    assert "CHALKLINE_STORE=/data/store" in text and "CHALKLINE_CACHE=/cache" in text and "HOME=/tmp" in text
     assert not re.search(r"(PASSWORD|SECRET|TOKEN|API_KEY)", text)

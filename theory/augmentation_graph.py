@@ -12,14 +12,17 @@ exact, a bound or sampled.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from theory.graphs import Spectrum
 
-CHUNK = 2.0  # of flow time: exp(4 CHUNK) is the largest growth between two factorisations
+SAME = 1e-9  # difference of eigenvalues below which they count as one
+HEALTHY = 1e-3  # of the largest entry, above which no pivot needs a search for a better one
+NOTHING = 1e-12  # of a start, below which it has nothing of an eigenspace
 BATCH_ENTRIES = 2**20  # of the scores that are held at once
 EULER_LIMIT = 0.25  # explicit Euler on F is stable below 1/(4 lam_1), lam_1 = 1
 
@@ -173,28 +176,107 @@ def ring_argmax_error(n: int, arcs: int, frequencies: int) -> float:
 
 
 def gradient_flow(
-    eigenvalues: Float[np.ndarray, " n"], start: Float[np.ndarray, "n k"], times: Float[np.ndarray, " times"]
-) -> Float[np.ndarray, "times n k"]:
+    eigenvalues: Float[np.ndarray, " n"], start: Float[np.ndarray, "*starts n k"], times: Float[np.ndarray, " times"]
+) -> Float[np.ndarray, "*starts times n k"]:
     """F(t) of dF/dt = 4 (Abar F - F F^T F), up to a rotation of its columns, in coordinates of the eigenvectors. Exact.
 
-    ``start`` is V^T F(0). The rows of one eigenspace may be replaced by any k of them with the same Gram matrix, such
-    as the R of their QR factorisation. ``times`` must not decrease. F F^T = E S^-1 E^T with E = exp(4 Lam t) start and
-    S = I + start^T [(exp(8 Lam t) - I)/Lam] start, taken in stretches of time that cannot overflow: the flow has no
-    memory. Raises ValueError where times decrease or are negative.
+    ``start`` is V^T F(0), one or several. The rows of one eigenspace may be replaced by any k of them with the same
+    Gram matrix, such as the R of their QR factorisation. ``times`` must not decrease. F F^T = E S^-1 E^T with
+    E = exp(4 Lam t) start and S = I + start^T [(exp(8 Lam t) - I)/Lam] start: the flow has no memory. Raises
+    ValueError where times decrease or are negative.
+
+    With D^2 = (exp(8 Lam t) - I)/Lam and B = D start it is g B (I + B^T B)^-1 B^T g, g = exp(4 Lam t)/D. Eigenspaces
+    grow apart by factors that no double holds; a rotation of the columns makes ``start`` a staircase, whose column j
+    begins with eigenspace p(j), and in units of D_p(j) the columns of B then stay of order one for all times.
     """
-    lam = np.asarray(eigenvalues, dtype=np.float64)[:, None]
+    lam, given = np.asarray(eigenvalues, dtype=np.float64), np.asarray(start, dtype=np.float64)
     wanted = np.asarray(times, dtype=np.float64)
     if wanted.size and (wanted[0] < 0.0 or (np.diff(wanted) < 0.0).any()):
         raise ValueError("times must be nonnegative and not decrease")
-    F, now = np.array(start, dtype=np.float64), 0.0
-    path = np.empty((len(wanted), *F.shape))
-    for i, time in enumerate(wanted):
-        stretches = max(math.ceil((time - now) / CHUNK), 1)
-        if time > now:
-            for _ in range(stretches):
-                F = _advance(lam, F, (time - now) / stretches)
-        path[i], now = F, float(time)
-    return path
+    order = np.argsort(-lam, kind="stable")
+    starts = given.reshape(-1, *given.shape[-2:])
+    path = np.zeros((len(starts), len(wanted), *starts.shape[1:]))
+    path[:, wanted == 0.0] = starts[:, None]
+    later = np.flatnonzero(wanted > 0.0)
+    for which, step, L, pivot in _staircases(lam[order], starts[:, order]):
+        many = max(BATCH_ENTRIES // max(L.size, 1), 1)
+        for first in range(0, len(later), many):
+            some = later[first : first + many]
+            found = _grown(lam[order], step, L, pivot, wanted[some])
+            path[np.ix_(which, some, order, np.arange(len(step)))] = found
+    return path.reshape(*given.shape[:-2], *path.shape[1:])
+
+
+def _grown(
+    lam: Float[np.ndarray, " n"],
+    step: Int[np.ndarray, " r"],
+    L: Float[np.ndarray, "starts n r"],
+    pivot: Float[np.ndarray, "starts r"],
+    times: Float[np.ndarray, " times"],
+) -> Float[np.ndarray, "starts times n r"]:
+    """g B (I + B^T B)^-1/2 of :func:`gradient_flow` at positive times, from staircases."""
+    log_D = _log_growth(lam, times)
+    unit = log_D[:, step]
+    apart = np.exp(np.where(np.arange(len(lam))[:, None] >= step, log_D[:, :, None] - unit[:, None], 0.0))
+    M = (L / pivot[:, None])[:, None] * apart
+    rest = (np.exp(-unit) / pivot[:, None])[..., None] * np.eye(len(step))
+    R = np.linalg.qr(np.concatenate([M, rest], axis=2), mode="r")
+    top = np.swapaxes(np.linalg.solve(np.swapaxes(R, 2, 3), np.swapaxes(M, 2, 3)), 2, 3)
+    return np.asarray(np.exp(4.0 * np.outer(times, lam) - log_D)[..., None] * top)
+
+
+def _staircases(
+    lam: Float[np.ndarray, " n"], starts: Float[np.ndarray, "starts n k"]
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Numbers of starts, `step` (r,), and of each start the staircase L (n, r) and its pivots (r,).
+
+    L is the start after a rotation of its columns, r its rank: column j is zero before row step[j], where its
+    eigenspace begins, and the pivot is its norm within that eigenspace. Eigenvalues decrease.
+    """
+    _, n, k = starts.shape
+    left = np.arange(len(starts))
+    if n >= k:  # as a rule the first k rows will do, as if each were an eigenspace
+        L = np.tril(starts @ np.linalg.qr(np.swapaxes(starts[:, :k], 1, 2))[0])
+        pivot = np.abs(np.diagonal(L, axis1=1, axis2=2))
+        sound = np.min(pivot, axis=1) > HEALTHY * np.max(np.abs(L), axis=(1, 2))
+        if sound.any():
+            yield left[sound], np.arange(k), L[sound], pivot[sound]
+        left = left[~sound]
+    for i in left:
+        step, L, pivot = _staircase(lam, starts[i])
+        if len(step):
+            yield left[left == i], step, L[None], pivot[None]
+
+
+def _staircase(
+    lam: Float[np.ndarray, " n"], start: Float[np.ndarray, "n k"]
+) -> tuple[Int[np.ndarray, " r"], Float[np.ndarray, "n r"], Float[np.ndarray, " r"]]:
+    """step, L and pivots of one start, eigenspace by eigenspace."""
+    k = start.shape[1]
+    basis, steps, pivots = np.zeros((k, 0)), [], []
+    first, least = 0, NOTHING * float(np.linalg.norm(start))
+    for last in [*(np.flatnonzero(-np.diff(lam) > SAME) + 1), len(lam)]:
+        rest = start[first:last] - start[first:last] @ basis @ basis.T
+        rest -= rest @ basis @ basis.T
+        _, sizes, directions = np.linalg.svd(rest, full_matrices=False)
+        new = directions[sizes > least][: k - basis.shape[1]]
+        basis = np.hstack([basis, new.T])
+        steps += [first] * len(new)
+        pivots += sizes[: len(new)].tolist()
+        if basis.shape[1] == k:
+            break
+        first = last
+    step = np.array(steps, dtype=np.int64)
+    return step, np.where(np.arange(len(lam))[:, None] >= step, start @ basis, 0.0), np.array(pivots)
+
+
+def _log_growth(lam: Float[np.ndarray, " n"], times: Float[np.ndarray, " times"]) -> Float[np.ndarray, "times n"]:
+    """log D of :func:`gradient_flow`, D^2 = (exp(8 lam t) - 1)/lam, at positive times."""
+    x = 8.0 * np.outer(times, lam)
+    small = np.abs(x) < 1e-9
+    safe = np.where(small, 1.0, np.minimum(x, 30.0))
+    ratio = np.where(small, 0.0, np.log(np.expm1(safe) / safe))
+    return 0.5 * (np.log(8.0 * times)[:, None] + np.where(x > 30.0, x - np.log(np.maximum(x, 30.0)), ratio))
 
 
 def gradient_flow_gram(
@@ -229,26 +311,29 @@ def half_time(eigenvalue: Float[np.ndarray, "*modes"] | float, start: float) -> 
 
 
 def subspace_tangent(
-    eigenvalues: Float[np.ndarray, " n"], start: Float[np.ndarray, "n k"], times: Float[np.ndarray, " times"]
-) -> Float[np.ndarray, " times"]:
+    eigenvalues: Float[np.ndarray, " n"], start: Float[np.ndarray, "*starts n k"], times: Float[np.ndarray, " times"]
+) -> Float[np.ndarray, "*starts times"]:
     """Tangent of the largest principal angle between the span of F(t) and the top-k eigenspace. Exact, for any F(0).
 
     ``eigenvalues`` decreasing and ``start`` = V^T F(0) in their order: the span of F(t) is that of exp(4 Lam t) start,
     continuous power iteration. NaN where eigenvalues k and k+1 tie, for then the top-k eigenspace is not unique;
     infinite where the start misses a direction of that space. Raises ValueError where eigenvalues increase.
     """
-    lam, A = np.asarray(eigenvalues, dtype=np.float64), np.asarray(start, dtype=np.float64)
-    k = A.shape[1]
+    lam, given = np.asarray(eigenvalues, dtype=np.float64), np.asarray(start, dtype=np.float64)
+    n, k = given.shape[-2:]
     if (np.diff(lam) > 1e-12).any():
         raise ValueError("eigenvalues must decrease")
-    wanted = np.asarray(times, dtype=np.float64)
-    if k < len(lam) and lam[k - 1] - lam[k] <= 1e-12:
-        return np.full(wanted.shape, math.nan)
-    if np.linalg.matrix_rank(A[:k]) < k:
-        return np.full(wanted.shape, math.inf)
-    slopes = np.linalg.solve(A[:k].T, A[k:].T).T
+    wanted, A = np.asarray(times, dtype=np.float64), given.reshape(-1, n, k)
+    if k < n and lam[k - 1] - lam[k] <= 1e-12:
+        return np.full((*given.shape[:-2], len(wanted)), math.nan)
+    found = np.full((len(A), len(wanted)), math.inf)
+    whole = np.linalg.matrix_rank(A[:, :k]) == k if n >= k else np.zeros(len(A), dtype=bool)
+    head, tail = A[whole, :k], A[whole, k:]
+    slopes = np.swapaxes(np.linalg.solve(np.swapaxes(head, 1, 2), np.swapaxes(tail, 1, 2)), 1, 2)
     rates = 4.0 * (lam[k:, None] - lam[None, :k])
-    return np.array([np.linalg.norm(slopes * np.exp(rates * t), 2) if slopes.size else 0.0 for t in wanted])
+    for i, t in enumerate(wanted):
+        found[whole, i] = np.linalg.norm(slopes * np.exp(rates * t), 2, axis=(1, 2)) if n > k else 0.0
+    return found.reshape(*given.shape[:-2], len(wanted))
 
 
 def subspace_tangent_bound(
@@ -267,13 +352,3 @@ def table_time(learning_rate: float, steps: Float[np.ndarray, "*k"] | float, nod
 def table_rate_limit(nodes: int, eigenvalue: float = 1.0) -> float:
     """Largest stable learning rate on the table without noise, N/(4 lam_1), if w = 1/N."""
     return EULER_LIMIT * nodes / eigenvalue
-
-
-def _advance(lam: Float[np.ndarray, "n 1"], F: Float[np.ndarray, "n k"], dt: float) -> Float[np.ndarray, "n k"]:
-    """A factor of M(t + dt) from one of M(t): g H g, H = B (I + B^T B)^-1 B^T, B = sqrt((exp(8 lam dt) - 1)/lam) F."""
-    small = lam * dt < 1e-12
-    safe = np.where(small, 1.0, lam)
-    growth = np.sqrt(np.where(small, 8.0 * dt, np.expm1(8.0 * safe * dt) / safe))
-    B = growth * F
-    top = np.linalg.qr(np.vstack([B, np.eye(F.shape[1])]))[0][: len(F)]
-    return np.asarray(np.exp(4.0 * lam * dt) / growth * top)

@@ -12,6 +12,7 @@ heuristic.
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -39,14 +40,17 @@ def slow_flow(
     slow_times: Float[np.ndarray, " times"],
     *,
     signed: bool = False,
+    find_zeros: bool = True,
 ) -> Float[np.ndarray, "times d"]:
     """beta(T) of label noise in the limit of small learning rate, at nondecreasing slow times.
 
     The entropy projection of ``init_scale^2 exp(-c T)`` on X beta = y: an exact solution of the limiting
-    flow. Repeated times cost nothing. Raises Infeasible if no admissible beta interpolates.
+    flow. Repeated times cost nothing. Raises Infeasible if no admissible beta interpolates. ``find_zeros``: see
+    ``projection_path``.
     """
     c = np.asarray(c, dtype=np.float64)
-    return projection_path(X, y, _log_start(init_scale, c.size), -c, slow_times, signed=signed)
+    start = _log_start(init_scale, c.size)
+    return projection_path(X, y, start, -c, slow_times, signed=signed, find_zeros=find_zeros)
 
 
 def slow_flow_velocity(
@@ -106,26 +110,40 @@ def decay_rate(
     The largest slack g of a dual mu with ``X_S^T mu = c_S`` (``signed``: c_S sign beta_S) on the support S
     and ``X_j^T mu + g <= c_j`` (``|X_j^T mu| + g <= c_j``) off it. Infinite when beta_lp is pinned by the
     constraints alone; negative when beta_lp is not optimal; nan when no mu fits the support at all.
+
+    A support of n entries leaves one mu. Otherwise g is the least cost of leaving beta_lp in a null direction w of X,
+    ``c_S.w_S + sum_off c_j |w_j|`` at ``sum_off |w_j| = 1``: the dual linear program, half the work of the primal one.
     """
     n = X.shape[0]
     on = np.abs(beta_lp) > SUPPORT * np.abs(beta_lp).max()
     if on.all():
         return math.inf
     sign = np.sign(beta_lp[on]) if signed else 1.0
-    off = X[:, ~on].T
-    rows = np.vstack([off, -off]) if signed else off
+    off = np.hstack([X[:, ~on], -X[:, ~on]]) if signed else X[:, ~on]
     bound = np.tile(c[~on], 2) if signed else c[~on]
     fit = c[on] * sign
-    status, x = linear_program(
-        np.append(np.zeros(n), -1.0),
-        np.block([[rows, np.ones((len(rows), 1))], [X[:, on].T, np.zeros((len(fit), 1))]]),
-        np.append(np.full(len(rows), -math.inf), fit),
-        np.append(bound, fit),
-        -math.inf,
+    if len(fit) == n and (mu := _only_dual(X[:, on], fit)) is not None:
+        return float(np.min(bound - off.T @ mu))
+    right = np.append(np.zeros(n), 1.0)
+    status, w = linear_program(
+        cost := np.append(fit, bound),
+        np.block([[X[:, on], off], [np.zeros(len(fit)), np.ones(len(bound))]]),
+        right,
+        right,
+        np.append(np.full(len(fit), -math.inf), np.zeros(len(bound))),
     )
-    if status == "unbounded":
+    if status == "infeasible":
         return math.inf
-    return float(x[-1]) if status == "optimal" else math.nan
+    return float(cost @ w) if status == "optimal" else math.nan
+
+
+def _only_dual(on: np.ndarray, fit: np.ndarray) -> np.ndarray | None:
+    """The mu with on^T mu = fit for square ``on``; None where that is singular, or as good as."""
+    try:
+        mu = np.linalg.solve(on.T, fit)
+    except np.linalg.LinAlgError:
+        return None
+    return mu if np.max(np.abs(on.T @ mu - fit)) <= 1e-10 * np.max(np.abs(fit)) else None
 
 
 def time_to_error(eps: float, gstar: float, init_scale: float) -> float:
@@ -136,6 +154,7 @@ def time_to_error(eps: float, gstar: float, init_scale: float) -> float:
 # ---- when the end point is the truth -----------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1024)
 def recovery_threshold(dim: int, sparsity: int, *, signed: bool = False) -> float:
     """n_star: L1 recovers a sparse truth from more Gaussian rows than this; sharp in the limit of size.
 
@@ -178,9 +197,7 @@ def positive_null_vector_probability(n: int, d: int) -> float:
 # ---- the regulariser and the corrections for a finite learning rate ----------------------------------------
 
 
-def trace_hessian(
-    beta: Float[np.ndarray, "*batch d"], c: Float[np.ndarray, " d"]
-) -> Float[np.ndarray, "*batch"]:
+def trace_hessian(beta: Float[np.ndarray, "*batch d"], c: Float[np.ndarray, " d"]) -> Float[np.ndarray, "*batch"]:
     """tr H = 2 sum_j c_j |beta_j| at an interpolator; exact for v*v, the least over the fibre if signed."""
     return 2.0 * (np.abs(beta) @ c)
 
@@ -220,6 +237,36 @@ def startup_time(learning_rate: float, kl: float) -> float:
     return 0.5 * learning_rate * kl
 
 
+class WeightedNorms:
+    """c.beta(T) of the slow flow at the knots of the batch-one clock, followed as far as anybody asks.
+
+    Many learning rates on one data set share it. ``start`` (d,) is beta(0).
+    """
+
+    def __init__(
+        self,
+        X: Float[np.ndarray, "n d"],
+        y: Float[np.ndarray, " n"],
+        c: Float[np.ndarray, " d"],
+        init_scale: float,
+        *,
+        find_zeros: bool = True,
+    ) -> None:
+        self.X, self.y, self.c, self.init_scale, self.find_zeros = X, y, c, init_scale, find_zeros
+        self.start = gradient_flow_limit(X, y, init_scale)
+        self._knots, self._norms = [np.zeros(1)], [np.atleast_1d(c @ self.start)]
+
+    def stretches(self, number: int) -> tuple[Float[np.ndarray, " knots"], Float[np.ndarray, " knots"]]:
+        """Knots and norms of so many stretches, each of KNOTS knots, after T = 0."""
+        while len(self._knots) <= number:
+            width = CLOCK_STEP / np.max(self.c) * CLOCK_GROWTH ** (KNOTS * (len(self._knots) - 1))
+            stretch = self._knots[-1][-1] + np.cumsum(width * CLOCK_GROWTH ** np.arange(KNOTS))
+            beta = slow_flow(self.X, self.y, self.c, self.init_scale, stretch, find_zeros=self.find_zeros)
+            self._knots.append(stretch)
+            self._norms.append(beta @ self.c)
+        return np.concatenate(self._knots[: number + 1]), np.concatenate(self._norms[: number + 1])
+
+
 def batch_one_clock(
     X: Float[np.ndarray, "n d"],
     y: Float[np.ndarray, " n"],
@@ -228,32 +275,32 @@ def batch_one_clock(
     learning_rate: float,
     slow_times: Float[np.ndarray, " times"],
     startup: bool = True,
+    norms: WeightedNorms | None = None,
 ) -> Float[np.ndarray, " times"]:
     """T_eff of batch-one steps with label noise at nominal slow times: the residual is noise too (heuristic).
 
     Solves ``T + T_0 = int_0^{T_eff} (1 - q)``, q = learning_rate sum_j c_j beta_j(T_eff) along the slow flow,
     T_0 the start-up time. q never grows along the flow. Where it is 1 or more there, or at the start of the
-    run (learning_rate init_scale^2 sum c), the method diverges: no clock is claimed and every T_eff is inf.
+    run (learning_rate init_scale^2 sum c), the method diverges: no clock is claimed and every T_eff is inf. ``norms``
+    are those of the same data and start, where many clocks are asked for.
     """
     from scipy.interpolate import CubicHermiteSpline, CubicSpline
 
     wanted = np.asarray(slow_times, dtype=np.float64)
     if (wanted < 0).any() or not np.isfinite(wanted).all():
         raise ValueError("slow_times must be finite and nonnegative")
-    beta0 = gradient_flow_limit(X, y, init_scale)
+    norms = WeightedNorms(X, y, c, init_scale) if norms is None else norms
+    beta0 = norms.start
     if learning_rate * max(float(c @ beta0), init_scale**2 * float(np.sum(c))) >= 1.0:
         return np.full(wanted.shape, math.inf)
     if startup:
         wanted = wanted + startup_time(learning_rate, gradient_flow_kl(beta0, init_scale))
-    knots, elapsed = np.zeros(1), np.zeros(1)
-    gain = np.array([1.0 - learning_rate * (c @ beta0)])
-    widths = CLOCK_STEP / np.max(c) * CLOCK_GROWTH ** np.arange(KNOTS)
+    elapsed, number = np.zeros(1), 0
     while wanted.size and elapsed[-1] <= wanted.max():
-        stretch = knots[-1] + np.cumsum(widths)
-        knots = np.append(knots, stretch)
-        gain = np.append(gain, 1.0 - learning_rate * (slow_flow(X, y, c, init_scale, stretch) @ c))
+        number += 1
+        knots, norm = norms.stretches(number)
+        gain = 1.0 - learning_rate * norm
         elapsed = CubicSpline(knots, gain).antiderivative()(knots)
-        widths = widths * CLOCK_GROWTH**KNOTS
     return CubicHermiteSpline(elapsed, knots, 1.0 / gain)(wanted) if wanted.size else wanted
 
 
@@ -317,9 +364,7 @@ def clock_ratio(
 # ---- spherical Gaussian noise ------------------------------------------------------------------------------
 
 
-def norm_growth(
-    X: Float[np.ndarray, "n d"], y: Float[np.ndarray, " n"], beta: Float[np.ndarray, " d"]
-) -> float:
+def norm_growth(X: Float[np.ndarray, "n d"], y: Float[np.ndarray, " n"], beta: Float[np.ndarray, " d"]) -> float:
     """d E|v|^2/ds at an interpolator beta, s = sum (learning_rate noise_std)^2, additive noise; a limit.
 
     ``d - 2n - y^T A^{-1} X (1 - 2h)``, A = X B X^T, h_j = beta_j x_.j^T A^{-1} x_.j: tends to d - 2n for a
@@ -361,9 +406,7 @@ def planar_end_point(a: float) -> tuple[float, float]:
     return (2.0, 0.0) if a > 1.0 else (0.0, 2.0 / a)
 
 
-def planar_flow(
-    a: float, init_scale: float, slow_times: Float[np.ndarray, " times"]
-) -> Float[np.ndarray, "times 2"]:
+def planar_flow(a: float, init_scale: float, slow_times: Float[np.ndarray, " times"]) -> Float[np.ndarray, "times 2"]:
     """The slow flow for one sample x = (1, a), y = 2, at nondecreasing slow times."""
     return slow_flow(np.array([[1.0, a]]), np.array([2.0]), np.array([1.0, a * a]), init_scale, slow_times)
 

@@ -10,12 +10,14 @@ Sources: Zhang, Frei, Bartlett 2024 (arXiv 2306.09927; convergence of gradient f
 """
 
 import math
+import typing
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.integrate import solve_ivp
+from numba import njit
+from scipy.integrate import odeint, solve_ivp
 from scipy.optimize import root
 from scipy.sparse.linalg import LinearOperator, eigsh
 
@@ -33,6 +35,7 @@ from theory.linear_attention import (
 )
 
 RELATIVE = 1e-11  # error per step of the integrated clocks
+MOST_STEPS = 1_000_000  # between two times
 FLAT = 1e-11  # size of the gradient at which a stationary point counts as found, relative to the loss
 SETTLED = 1e4  # e-foldings of the first growth after which the bad path is near its end
 COMMUTING = 1e-10  # size of the commutator that counts as rounding
@@ -115,12 +118,15 @@ def merged_flow(
     s2: float,
     a0: Float[np.ndarray, " d"],
     c0: float,
+    *,
+    timed: bool = True,
 ) -> FlowPath:
     """Flow of Q = c diag(a), Sig = diag(lam), T = diag(t), u = b = 0: one plateau, one drop, a slow tail.
 
     a_i' = 2n c lam_i^2 t_i (1 - q_i/q_i*),  c' = sum_i 2n a_i lam_i^2 t_i (1 - q_i/q_i*),  integrated numerically.
+    Half times, most of the work, are NaN unless ``timed``.
     """
-    return _commuting_flow(times, lam, t, n, s2, a0, c0, power=1)
+    return _commuting_flow(times, lam, t, n, s2, a0, c0, 1, timed)
 
 
 def separate_flow(
@@ -131,12 +137,14 @@ def separate_flow(
     s2: float,
     k0: Float[np.ndarray, " d"],
     c0: float,
+    *,
+    timed: bool = True,
 ) -> FlowPath:
     """As :func:`merged_flow` with equal, separate key and query, A = diag(k)^2: a staircase, one mode after another.
 
     k_i' = 2n c k_i lam_i^2 t_i (1 - q_i/q_i*),  c' = sum_i 2n k_i^2 lam_i^2 t_i (1 - q_i/q_i*),  q_i = c k_i^2.
     """
-    return _commuting_flow(times, lam, t, n, s2, k0, c0, power=2)
+    return _commuting_flow(times, lam, t, n, s2, k0, c0, 2, timed)
 
 
 def plateaus(lam: Float[np.ndarray, " d"], t: Float[np.ndarray, " d"], n: int, s2: float) -> Float[np.ndarray, " d+1"]:
@@ -206,9 +214,20 @@ def even_hessian(prompts: Prompts, weights: Weights, *, skip: bool = False) -> F
 
 
 def good_path_sharpness(prompts: Prompts) -> float:
-    """Largest eigenvalue of the Hessian in (c, A) at the balanced minimum; 4 n sqrt(d) tau2 for isotropic prompts."""
+    """Largest eigenvalue of the Hessian in (c, A) at the balanced minimum; 4 n sqrt(d) tau2 for isotropic prompts.
+
+    Where Sig and T are diagonal, entries of A off its diagonal are eigenvectors, and c with the diagonal is a block.
+    """
     p, d = prompts, prompts.d
     minimum = balanced_minimum(p)
+    if not (np.any(p.Sig - np.diag(np.diag(p.Sig))) or np.any(p.T - np.diag(np.diag(p.T)))):
+        sig, r, a, c = np.diag(p.Sig), np.diag(p.R), np.diag(minimum.A), minimum.c
+        block = np.zeros((d + 1, d + 1))
+        block[0, 0] = np.sum(sig * r * a**2)
+        block[0, 1:] = block[1:, 0] = c * sig * r * a
+        block[1:, 1:] = c**2 * np.diag(sig * r)
+        apart = c**2 * np.outer(sig, r)[~np.eye(d, dtype=bool)]
+        return 2.0 * p.n * max(float(np.linalg.eigvalsh(block)[-1]), float(np.max(apart, initial=0.0)))
 
     def times(direction: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
         dc, dA = direction[0], direction[1:].reshape(d, d)
@@ -318,6 +337,7 @@ def _commuting_flow(
     start: Float[np.ndarray, " d"],
     c0: float,
     power: int,
+    timed: bool,
 ) -> FlowPath:
     """Integrates x and c with q = c x^power: x' = 2n c lam^2 t (1 - q/q*) x^(power-1), c' = sum 2n x^power (..)."""
     prompts = Prompts.commuting(n, lam, t, s2)
@@ -332,33 +352,54 @@ def _commuting_flow(
         raise ValueError("the start lies on a saddle: nothing grows from it")
     drive = 2.0 * n * np.diag(prompts.Sig) ** 2 * np.diag(prompts.T)
     inverse = np.divide(1.0, best, out=np.zeros_like(best), where=best > 0)
-
-    def slope(_: float, state: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
-        x, c = state[:-1], state[-1]
-        pull = drive * (1.0 - c * x**power * inverse)
-        return np.concatenate([c * pull * x ** (power - 1), [np.sum(pull * x**power)]])
-
-    crossings = [_crossing(i, best[i], power) for i in range(len(best))]
-    smallest = float(np.min(np.abs(np.append(x0, c0))[np.append(x0, c0) != 0]))
+    first, parts, slope = np.append(x0, c0), (drive, inverse, power), typing.cast(typing.Any, _slope)
+    half = np.full(len(best), math.inf if at[-1] == 0 else math.nan)
     distinct, back = np.unique(at, return_inverse=True)
+    least = 1e-12 * float(np.min(np.abs(first[first != 0])))
     if at[-1] == 0:
-        q = np.tile(c0 * x0**power, (len(at), 1))
-        return FlowPath(q, odd_loss(prompts, q[:, :, None] * np.eye(len(best))), np.full(len(best), math.inf))
-    solved = solve_ivp(
-        slope, (0.0, float(at[-1])), np.append(x0, c0), method="LSODA", t_eval=distinct, rtol=RELATIVE,
-        atol=1e-12 * smallest, events=crossings,
-    )  # fmt: skip
-    if not solved.success:
-        raise ArithmeticError(f"the flow was not integrated: {solved.message}")
-    q = (solved.y[-1] * solved.y[:-1] ** power).T[back]
-    levels = odd_loss(prompts, q[:, :, None] * np.eye(len(best)))
-    return FlowPath(q, levels, np.array([found[0] if len(found) else math.inf for found in solved.t_events or ()]))
+        states = first[None]
+    elif timed:
+        crossings = [_crossing(i, best[i], power) for i in range(len(best))]
+        span = (0.0, float(at[-1]))
+        solved = solve_ivp(
+            slope, span, first, "LSODA", distinct, events=crossings, args=parts, rtol=RELATIVE, atol=least
+        )
+        if not solved.success:
+            raise ArithmeticError(f"the flow was not integrated: {solved.message}")
+        states = solved.y.T
+        half = np.array([found[0] if len(found) else math.inf for found in solved.t_events or ()])
+    else:
+        wanted = distinct if distinct[0] == 0 else np.append(0.0, distinct)
+        states, told = odeint(
+            slope, first, wanted, args=parts, tfirst=True, full_output=True,
+            rtol=RELATIVE, atol=least, mxstep=MOST_STEPS,
+        )  # fmt: skip
+        if told["message"] != "Integration successful.":
+            raise ArithmeticError(f"the flow was not integrated: {told['message']}")
+        states = states[-len(distinct) :]
+    q = (states[:, -1:] * states[:, :-1] ** power)[back]
+    return FlowPath(q, odd_loss(prompts, q[:, :, None] * np.eye(len(best))), half)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _slope(_, state, drive, inverse, power):
+    """Derivatives (d + 1,) of x and c, for both flows: integrators ask for them in every step."""
+    d, out = drive.size, np.empty(drive.size + 1)
+    c, total = state[d], 0.0
+    for i in range(d):
+        x = state[i]
+        grown = x if power == 1 else x * x
+        pull = drive[i] * (1.0 - c * grown * inverse[i])
+        out[i] = c * pull if power == 1 else c * pull * x
+        total += pull * grown
+    out[d] = total
+    return out
 
 
 def _crossing(i: int, best: float, power: int) -> Callable[[float, Float[np.ndarray, " k"]], float]:
     """The event q_i = q_i*/2 of :func:`solve_ivp`."""
 
-    def height(_: float, state: Float[np.ndarray, " k"]) -> float:
+    def height(_: float, state: Float[np.ndarray, " k"], *parts: object) -> float:
         return float(state[-1] * state[i] ** power - best / 2.0)
 
     return height

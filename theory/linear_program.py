@@ -32,22 +32,31 @@ def linear_program(
     import highspy
 
     m, k = rows.shape
-    model = highspy.HighsLp()
-    model.num_col_, model.num_row_ = k, m
-    model.col_cost_ = np.asarray(cost, dtype=np.float64)
-    model.col_lower_ = np.broadcast_to(np.asarray(lower, dtype=np.float64), (k,)).copy()
-    model.col_upper_ = np.broadcast_to(np.asarray(upper, dtype=np.float64), (k,)).copy()
-    model.row_lower_ = np.asarray(row_lower, dtype=np.float64)
-    model.row_upper_ = np.asarray(row_upper, dtype=np.float64)
+
+    def numbers(values: float | np.ndarray, size: int) -> np.ndarray:
+        return np.full(size, values, dtype=np.float64)
+
     where, columns = np.nonzero(rows)
-    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    model.a_matrix_.start_ = np.searchsorted(where, np.arange(m + 1)).astype(np.int32)
-    model.a_matrix_.index_ = columns.astype(np.int32)
-    model.a_matrix_.value_ = np.asarray(rows, dtype=np.float64)[where, columns]
     solver = highspy.Highs()
     for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off")):  # dense: nothing to presolve
         solver.setOptionValue(option, value)
-    solver.passModel(model)
+    solver.passModel(  # the arrays themselves: a model built field by field takes as long as to solve it
+        k,
+        m,
+        len(where),
+        int(highspy.MatrixFormat.kRowwise),
+        int(highspy.ObjSense.kMinimize),
+        0.0,
+        numbers(cost, k),
+        numbers(lower, k),
+        numbers(upper, k),
+        numbers(row_lower, m),
+        numbers(row_upper, m),
+        np.searchsorted(where, np.arange(m)).astype(np.int32),
+        columns.astype(np.int32),
+        np.asarray(rows, dtype=np.float64)[where, columns],
+        np.zeros(k, dtype=np.int32),  # no column need be whole
+    )
     solver.run()
     status = solver.getModelStatus()
     if status == highspy.HighsModelStatus.kOptimal:

@@ -15,7 +15,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-NEWTON_STEPS, BISECTIONS = 100, 200
+BISECTIONS = 70  # to the last bit of a double, whatever the bracket here
 
 
 def moments(
@@ -142,7 +142,7 @@ def layer_gain(
     r = math.sqrt(p) / q
     if layers == 2 and weight_decay == 0.0 and start**2 < r:
         low, high = np.full(t.shape, start**2), np.full(t.shape, r * (1.0 - 1e-15))
-        for _ in range(NEWTON_STEPS):
+        for _ in range(BISECTIONS):
             middle = 0.5 * (low + high)
             early = _two_layer_time(p, r, start**2, middle) < t
             low, high = np.where(early, middle, low), np.where(early, high, middle)

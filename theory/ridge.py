@@ -10,6 +10,7 @@ eigenvalues); the deterministic equivalent is that of Marchenko and Pastur. Bad 
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -22,6 +23,9 @@ from scipy.stats import chi2
 
 ZERO = 1e-12  # eigenvalues below this fraction of the largest count as zero where rank matters
 BLOCK = 2_000_000  # numbers drawn at a time
+
+
+Tridiagonals = tuple[Float[np.ndarray, "draws r"], Float[np.ndarray, "draws r-1"]]
 
 
 class Sampled(NamedTuple):
@@ -67,21 +71,35 @@ def bayes_scalar(n: int, s2: float, m: float = 1.0) -> float:
     return s2 + m * float(sum(quad(integrand, a, b, epsabs=1e-14, epsrel=1e-12, limit=200)[0] for a, b in pieces))
 
 
-def bayes_isotropic(d: int, n: int, s2: float, draws: int, rng: np.random.Generator, tau2: float = 1.0) -> Sampled:
+def bayes_isotropic(
+    d: int,
+    n: int,
+    s2: float,
+    draws: int,
+    rng: np.random.Generator,
+    tau2: float = 1.0,
+    drawn: Sequence[Tridiagonals] | None = None,
+) -> Sampled:
     """Bayes risk for m_i = tau2, at finite n and d, by draws of a bidiagonal matrix: O(min(n, d)) work each.
 
-    Without noise it is tau2 max(d - n, 0), without draws.
+    Without noise it is tau2 max(d - n, 0), without draws. ``drawn`` are those of :func:`isotropic_draws`, where many
+    risks at one n and d share them.
     """
     _spectrum(np.array([tau2]), n, s2)
     if not (math.isfinite(d) and d == int(d) and d >= 1):
         raise ValueError(f"d must be a whole number of at least 1, not {d}")
     if s2 == 0 or tau2 == 0:
         return Sampled(s2 + (tau2 * max(d - n, 0) if s2 == 0 else 0.0), 0.0)
-    traces = []
-    for count in _blocks(draws, 4 * min(n, d)):
-        diagonal, beside = wishart_tridiagonal(d, n, count, rng)
-        traces.append(_inverse_trace(1.0 + tau2 / s2 * diagonal, tau2 / s2 * beside) + max(d - n, 0))
+    traces = [
+        _inverse_trace(1.0 + tau2 / s2 * diagonal, tau2 / s2 * beside) + max(d - n, 0)
+        for diagonal, beside in (isotropic_draws(d, n, draws, rng) if drawn is None else drawn)
+    ]
     return _mean(s2 + tau2 * np.concatenate(traces))
+
+
+def isotropic_draws(d: int, n: int, draws: int, rng: np.random.Generator) -> list[Tridiagonals]:
+    """What :func:`bayes_isotropic` draws, in blocks."""
+    return [wishart_tridiagonal(d, n, count, rng) for count in _blocks(draws, 4 * min(n, d))]
 
 
 def bayes_sampled(m: Float[np.ndarray, " d"], n: int, s2: float, draws: int, rng: np.random.Generator) -> Sampled:
@@ -115,9 +133,7 @@ def bartlett(d: int, n: int, draws: int, rng: np.random.Generator) -> Float[np.n
     return L
 
 
-def wishart_tridiagonal(
-    d: int, n: int, draws: int, rng: np.random.Generator
-) -> tuple[Float[np.ndarray, "draws r"], Float[np.ndarray, "draws r-1"]]:
+def wishart_tridiagonal(d: int, n: int, draws: int, rng: np.random.Generator) -> Tridiagonals:
     """Diagonal and side diagonal of a tridiagonal matrix with the r = min(n, d) nonzero eigenvalues of Wishart_d(n, I).
 
     B B' of a bidiagonal B: chi_n, chi_{n-1}, .. on its diagonal and chi_{d-1}, chi_{d-2}, .. below it, independent;
@@ -128,7 +144,7 @@ def wishart_tridiagonal(
     below = rng.chisquare(short - 1 - np.arange(short - 1), (draws, short - 1))
     diagonal = on.copy()
     diagonal[:, 1:] += below
-    return diagonal, np.sqrt(on[:, :-1] * below)
+    return np.asfortranarray(diagonal), np.asfortranarray(np.sqrt(on[:, :-1] * below))  # used column by column
 
 
 @lru_cache(maxsize=256)
@@ -193,7 +209,7 @@ def _inverse_trace(
 ) -> Float[np.ndarray, " draws"]:
     """Traces of the inverses of positive definite tridiagonal matrices, by pivots from above and from below."""
     size, squared = diagonal.shape[1], beside**2
-    above, below = diagonal.copy(), diagonal.copy()
+    above, below = diagonal.copy(order="K"), diagonal.copy(order="K")
     for i in range(1, size):
         above[:, i] -= squared[:, i - 1] / above[:, i - 1]
         below[:, size - 1 - i] -= squared[:, size - 1 - i] / below[:, size - i]

@@ -90,7 +90,8 @@ def lay_over(module: object, view: View, pictures: Sequence[Picture], report: Ma
 def with_points(picture: Picture, points: Points, made: str) -> Picture:
     """A picture with points over it, on the axes of its first layer that has both; `made` says by what.
 
-    Raises ValueError where no layer has two axes, or where the picture has a legend of shapes already.
+    Points that lie there already are joined. Raises ValueError where no layer has two axes, where the picture has a
+    legend of shapes already, or where of two experiments one has series and the other none.
     """
     x, y = np.asarray(points.x, dtype=float), np.asarray(points.y, dtype=float)
     kept = np.isfinite(x) & np.isfinite(y)
@@ -99,6 +100,12 @@ def with_points(picture: Picture, points: Points, made: str) -> Picture:
     table: dict[str, Any] = {"x": x[kept], "y": y[kept], "kind": np.full(kept.sum(), LEGEND, dtype=object)}
     if len(points.series):
         table["series"] = np.array(points.series, dtype=object)[kept]
+
+    there = picture.data.get(TABLE)
+    if there is not None:
+        if there.keys() != table.keys():
+            raise ValueError(f"two experiments on picture {picture.id!r} must be both with series or both without")
+        table = {name: np.concatenate([there[name], values]) for name, values in table.items()}
 
     def layer(beside: Mapping[str, Any]) -> dict[str, Any]:
         encoding = {
@@ -126,7 +133,8 @@ def with_points(picture: Picture, points: Points, made: str) -> Picture:
             mark["color"] = "$text"
         return {"data": {"name": TABLE}, "mark": mark, "encoding": encoding}
 
-    spec = _beside(picture.spec, layer, ("x", "y", "color") if len(points.series) else ("x", "y"))
+    needed = ("x", "y", "color") if len(points.series) else ("x", "y")
+    spec = dict(picture.spec) if there is not None else _beside(picture.spec, layer, needed)
     if spec is None:
         raise ValueError(f"picture {picture.id!r} has no layer with both axes for points to lie on")
     source = f"Confirmed: {points.words} ({made})."
@@ -136,7 +144,7 @@ def with_points(picture: Picture, points: Points, made: str) -> Picture:
         data={**picture.data, TABLE: table},
         alt=f"{picture.alt} {source} {_said(x[kept], y[kept])}",
         note=f"{picture.note} Triangles, {source[0].lower()}{source[1:]}".strip(),
-        source=source,
+        source=f"{picture.source} {source}".strip(),
     )
 
 
@@ -249,7 +257,7 @@ def _scale(values: np.ndarray, log: bool) -> alt.Scale:
 def _axis(values: np.ndarray, log: bool) -> alt.Axis:
     """Few round ticks; on a short log axis those between the powers of ten, too."""
     if not log:
-        return alt.Axis(tickCount=6, format="~g")
+        return alt.Axis(tickCount=6, format=",.6~g")  # of its own, a tick's format may be as short as 6e+1
     low, high = math.log10(float(np.min(values))), math.log10(float(np.max(values)))
     decades = range(math.floor(low), math.ceil(high) + 1)
     mantissas = (1, 2, 5) if high - low <= 2.5 else (1,)

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import streamlit as st
 
@@ -303,6 +303,13 @@ def _sidebar(lab: Lab, state: PageState, story: Story) -> None:
             width="stretch",
             on_click=lambda: _pin(lab, story),
         )
+        st.link_button(
+            "Sweep around this run",
+            _sweep_address(lab, state),
+            help="This lab over one or two of its parameters, the others as they are, in a tab of its own.",
+            icon=":material/grid_on:",
+            width="stretch",
+        )
 
 
 def _change(lab: Lab, name: str, value: Value) -> None:
@@ -317,6 +324,14 @@ def _pin(lab: Lab, story: Story) -> None:
         hold(lab, state.pin(_focus_label(lab, story, state), state.focus))
     except BadInput as error:
         st.toast(str(error), icon=":material/error:")
+
+
+def _sweep_address(lab: Lab, state: PageState) -> str:
+    """The page of sweeps around the run in focus, relative to this page; a presentation goes on there."""
+    from .sweep_state import sweep_link  # which builds on this module
+
+    shown = {"present": ["1"]} if look.presenting() else {}
+    return "sweeps?" + urlencode({**sweep_link(lab, state.preset, state.focus), **shown}, doseq=True)
 
 
 def _focus_label(lab: Lab, story: Story, state: PageState) -> str:

@@ -10,15 +10,15 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 from streamlit import runtime
 
-from sims.engine import ChalklineError, Params, TooLarge, UnknownName, get_lab, predict
-from sims.engine.budget import describe_bytes, describe_seconds, lab_rates
+from sims.engine import ChalklineError, Params, TooLarge, UnknownName
+from sims.engine.budget import describe_bytes, describe_seconds
 from sims.engine.design import Design, points_design
 from sims.engine.errors import BadInput
 from sims.engine.jobs import THREAD_SECONDS
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CLUSTER_LIVES = 60  # a scheduler's workers may take this many times the work
-THEORY_SECONDS = 2.0  # estimate up to which a page asks the theory again, whether it claims what it predicts
 _REMEMBERED = 16
 _SAMPLED = 40  # points of a very large design of which its cost is told
 
@@ -297,22 +296,6 @@ def require_few(design: Design, claims: bool, theory_only: bool, most: int, comm
         f"This sweep has {len(design):,} points, about {describe_seconds(seconds)} on one core, and a page shows at "
         f"most {most:,}. Take fewer values on an axis, or run it elsewhere: {command}"
     )
-
-
-def claimed_points(plan: Plan, name: str, points: Sequence[int]) -> Mapping[int, bool] | None:
-    """Whether the theory claims its prediction of that name at the end of each run; None: asking takes too long."""
-    design, rates = plan.design, lab_rates(plan.design.lab)
-    asked = [(point, params) for point in points if (params := possible(design, point)) is not None]
-    works = [design.lab.work(params).once for _, params in asked]
-    if sum(count * rates[probe] for work in works for probe, count in work.items()) > THEORY_SECONDS:
-        return None
-    return {point: _claims(design.lab.id, params, name) for point, params in asked}
-
-
-@lru_cache(maxsize=20_000)
-def _claims(lab_id: str, params: Params, name: str) -> bool:
-    prediction = predict(get_lab(lab_id), params)
-    return name in prediction.about and bool(prediction.claimed(name)[-1])
 
 
 def possible(design: Design, point: int) -> Params | None:

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from sims.engine import Lab
 from sims.engine.sweep import Plan
+from sims.engine.sweep_store import CLAIMED as CLAIMED_COLUMN
 from sims.engine.sweep_store import PREDICTED, VERDICT
 
 from .pictures import CLAIMED, PALETTE, UNCLAIMED, Picture, finish, legend
-from .sweep_jobs import Outcome, claimed_points, possible
+from .sweep_jobs import Outcome, possible
 from .sweep_state import CLAIM, VIEWS, SweepState, axes_of, point_link, sweep_story
 from .sweep_story import Axis, ChalkLine
 from .verdicts import MARKS
@@ -31,7 +32,10 @@ _MARK = {"dy": 9, "fontSize": 12, "fontWeight": "bold", "color": "$text"}
 _EDGE = {"stroke": "$background", "strokeWidth": 3, "strokeOpacity": 0.85}
 _SIDES = {"left": 6, "right": -6}
 _NEW_TAB = {"embedOptions": {"loader": {"target": "_blank", "rel": "noopener"}}}
+_FAILURE = "$run2"
+_IS_FAILED = "datum.state === 'failed'"
 _WAITING, _FAILED, _EMPTY = "not computed yet", "failed", "no finite value"
+_UNKNOWN = "Whether the theory is claimed was not kept with this sweep; the page of a run says it."
 _SIGNS = {_WAITING: "", _FAILED: "✕", _EMPTY: "–"}
 
 
@@ -40,8 +44,8 @@ class Points:
     """What is drawn of each point of a sweep, in the order of its design.
 
     `value` (P,) is what `show` asks for, `mean`, `error` and `n` the simulation, `theory` the prediction, `verdict`
-    the words of a claim; `state` says why a point without a value has none. `claimed` says whether what is drawn of
-    the theory is claimed there: yes, no, or nothing if it was not asked. `links` open the runs.
+    the words of a claim; `state` says why a point without a value has none. `claimed` says whether the theory claims
+    what it predicts there: yes, no, or nothing where that is not known. `links` open the runs.
     """
 
     value: NDArray[np.float64]
@@ -63,7 +67,7 @@ def points_of(state: SweepState, plan: Plan, outcome: Outcome | None, present: b
     """The numbers of every point of the design; NaN where there are none."""
     count = len(plan.design)
     columns: dict[str, NDArray[np.float64]] = {}
-    verdict, status, reason = [""] * count, [_WAITING] * count, [""] * count
+    verdict, status, reason, claimed = [""] * count, [_WAITING] * count, [""] * count, [""] * count
     name = state.metric.removeprefix(CLAIM)
     wanted = {"mean": f"{name}_mean", "error": f"{name}_se", "n": f"{name}_n", "theory": f"{PREDICTED}{name}"}
     for column in wanted:
@@ -78,6 +82,11 @@ def points_of(state: SweepState, plan: Plan, outcome: Outcome | None, present: b
         if VERDICT + name in outcome.table.column_names:
             for point, word in zip(at.tolist(), outcome.table.column(VERDICT + name).to_pylist(), strict=True):
                 verdict[point] = word or ""
+        if CLAIMED_COLUMN + name in outcome.table.column_names:
+            known = outcome.table.column(CLAIMED_COLUMN + name).to_pylist()
+            for point, yes in zip(at.tolist(), known, strict=True):
+                if yes is not None and np.isfinite(columns["theory"][point]):
+                    claimed[point] = "yes" if yes else "no"
         for failure in outcome.failures:
             status[failure.point], reason[failure.point] = _FAILED, failure.reason
     view = "theory" if state.theory_only else state.show
@@ -88,11 +97,6 @@ def points_of(state: SweepState, plan: Plan, outcome: Outcome | None, present: b
             status[point] = ""
     params = [possible(plan.design, point) for point in range(count)]
     links = ["" if one is None else point_link(state, one, present) for one in params]
-    claimed = [""] * count
-    if view != "measured" and not state.claims:
-        asked = claimed_points(plan, name, np.flatnonzero(np.isfinite(value)).tolist())
-        for point, yes in (asked or {}).items():
-            claimed[point] = "yes" if yes else "no"
     return Points(value, measured, columns["error"], columns["n"], theory, verdict, status, reason, links, claimed)
 
 
@@ -111,7 +115,7 @@ def sweep_picture(
         spec, data = _heat_map(lab, state, axes, points, lines, title)
         note = _heat_note(lines, points, state)
     else:
-        spec, data, note = _curve(lab, state, plan, axes[0], points, lines, title)
+        spec, data, note = _curve(lab, state, axes[0], points, lines, title)
     return Picture(id="sweep", title=title, spec={**spec, "usermeta": _NEW_TAB}, alt=words, data=data, note=note)
 
 
@@ -129,7 +133,7 @@ def _heat_note(lines: Sequence[ChalkLine], points: Points, state: SweepState) ->
         grey = ", grey where it is not claimed" if any(not line.claimed for line in lines) else ""
         parts.append(f"Dashed: theory{grey}.")
     if _FAILED in points.state:
-        parts.append(f"✕: {points.state.count(_FAILED)} points failed; the reasons are listed below.")
+        parts.append(_failed_note(points))
     if _EMPTY in points.state:
         silent = (
             "the theory says nothing there"
@@ -137,17 +141,17 @@ def _heat_note(lines: Sequence[ChalkLine], points: Points, state: SweepState) ->
             else "no replicate ended with a finite value"
         )
         parts.append(f"–: {silent}.")
-    if "no" in points.claimed:
-        parts.append("Pale: theory that is not claimed there.")
-    elif (
-        (state.theory_only or state.show != "measured")
-        and "yes" not in points.claimed
-        and np.isfinite(points.value).any()
-    ):
-        parts.append(
-            "Whether the theory is claimed takes too long to ask for so many points; the page of a run says it."
-        )
+    if draws_theory(state):
+        if "no" in points.claimed:
+            parts.append("Grey: theory that is not claimed there.")
+        elif "yes" not in points.claimed and np.isfinite(points.value).any():
+            parts.append(_UNKNOWN)
     return " ".join(parts)
+
+
+def draws_theory(state: SweepState) -> bool:
+    """Whether what is drawn of a point rests on its prediction."""
+    return not state.claims and (state.theory_only or state.show != "measured")
 
 
 def describe_points(label: str, axes: Sequence[Axis], points: Points, lines: Sequence[ChalkLine]) -> str:
@@ -191,29 +195,39 @@ def _heat_map(
     cells["link"] = np.array(points.links, dtype=object)
     log = _is_log(lab, state, points.value)
     there = np.array([one == "" for one in points.state]) & (points.value > 0 if log else True)
-    shown = {name: values[there] for name, values in cells.items()}
+    grey = there & (np.array(points.claimed) == "no") & draws_theory(state)
+    shown = {name: values[there & ~grey] for name, values in cells.items()}
     absent = {name: values[~there] for name, values in cells.items()}
     absent["sign"] = np.array([_SIGNS.get(one, "–") for one in absent["state"]], dtype=object)
     x, y = _encoding(x_axis, "x"), _encoding(y_axis, "y")
     tips = _tooltips(axes, state)
-    pale = alt.condition("datum.claimed === 'no'", alt.value(0.4), alt.value(1.0))
     table = alt.Chart(alt.NamedData("cells"))
     frame = alt.Chart(alt.NamedData("absent"))
     rect = {"strokeWidth": 0.6, "stroke": "$background", "cursor": "pointer", "clip": True}
     layers: list[Any] = [
-        frame.mark_rect(fill="$grid", fillOpacity=0.35, stroke="$background", strokeWidth=0.6).encode(
+        frame.mark_rect(stroke="$background", strokeWidth=0.6).encode(
             **x,
             **y,
+            fill=alt.condition(_IS_FAILED, alt.value(_FAILURE), alt.value("$grid")),
+            fillOpacity=alt.condition(_IS_FAILED, alt.value(0.25), alt.value(0.35)),
             tooltip=[*tips[:2], alt.Tooltip("state:N", title="point"), alt.Tooltip("reason:N", title="reason")],
         ),
         table.mark_rect(**rect).encode(
-            **x, **y, color=_colour(lab, state, points, title, log), opacity=pale, href="link:N", tooltip=tips
+            **x, **y, color=_colour(lab, state, points, title, log), href="link:N", tooltip=tips
         ),
-        frame.mark_text(color="$text", fontSize=12).encode(
-            **_middle(x_axis, "x"), **_middle(y_axis, "y"), text="sign:N"
+        frame.mark_text(fontSize=13, fontWeight="bold").encode(
+            **_middle(x_axis, "x"),
+            **_middle(y_axis, "y"),
+            text="sign:N",
+            color=alt.condition(_IS_FAILED, alt.value(_FAILURE), alt.value("$text")),
         ),
     ]
     data: dict[str, Any] = {"cells": shown, "absent": absent}
+    if grey.any():
+        data["unclaimed"] = {name: values[grey] for name, values in cells.items()}
+        colour = _colour(lab, state, points, title, log, grey=True)
+        unclaimed = alt.Chart(alt.NamedData("unclaimed")).mark_rect(**rect)
+        layers.append(unclaimed.encode(**x, **y, color=colour, href="link:N", tooltip=tips))
     drawn = _drawn_lines(lines, x_axis, y_axis)
     if drawn is not None:
         data |= {"lines": drawn[0], "marks": drawn[1]}
@@ -267,22 +281,24 @@ def _is_log(lab: Lab, state: SweepState, values: NDArray[np.float64]) -> bool:
     return lab.quantity(state.metric).scale == "log" and bool(np.any(values > 0))
 
 
-def _colour(lab: Lab, state: SweepState, points: Points, title: str, log: bool) -> alt.Color:
+def _colour(lab: Lab, state: SweepState, points: Points, title: str, log: bool, grey: bool = False) -> alt.Color:
+    """The colour of a cell by its value, or with the same ends in `grey`, without a legend of its own."""
     if state.claims:
         names = list(_VERDICTS)
         shown = alt.Legend(title=None, orient="top", symbolType="square", labelExpr=_marks_expression())
         return alt.Color(
             "verdict:N", sort=names, scale=alt.Scale(domain=names, range=list(_VERDICTS.values())), legend=shown
         )
-    bar = alt.Legend(title=None, orient="top", gradientLength=220, format="~g")
+    bar = None if grey else alt.Legend(title=None, orient="top", gradientLength=220, format="~g")
     if state.show == "difference" and not state.theory_only:
         reach = float(np.nanmax(np.abs(points.value), initial=1e-12))
-        scale = alt.Scale(domain=[-reach, 0, reach], range=[PALETTE[1], "$background", PALETTE[0]], interpolate="rgb")
+        ends = ["$muted", "$muted"] if grey else [PALETTE[1], PALETTE[0]]
+        scale = alt.Scale(domain=[-reach, 0, reach], range=[ends[0], "$background", ends[1]], interpolate="rgb")
         return alt.Color("value:Q", scale=scale, legend=bar)
-    blank = (
-        {} if np.isfinite(points.value).any() else {"domain": [0, 1]}
-    )  # so that its legend has numbers from the start
-    return alt.Color("value:Q", scale=alt.Scale(scheme="viridis", type="log" if log else "linear", **blank), legend=bar)
+    drawn = points.value[np.isfinite(points.value) & (points.value > 0 if log else True)]
+    low, high = (float(drawn.min()), float(drawn.max())) if len(drawn) else (0.0, 1.0)  # numbers from the start
+    scale = alt.Scale(scheme="greys" if grey else "viridis", type="log" if log else "linear", domain=[low, high])
+    return alt.Color("value:Q", scale=scale, legend=bar)
 
 
 def _marks_expression() -> str:
@@ -300,8 +316,7 @@ def _tooltips(axes: Sequence[Axis], state: SweepState) -> list[alt.Tooltip]:
             alt.Tooltip("error:Q", title="standard error", format=".2~g"),
         ]
     tips.append(alt.Tooltip("theory:Q", title="theory", format=".4~g"))
-    asked = state.theory_only or state.show != "measured"
-    return [*tips, alt.Tooltip("claimed:N", title="claimed there")] if asked else tips
+    return [*tips, alt.Tooltip("claimed:N", title="theory claimed there")]
 
 
 def _drawn_lines(
@@ -370,7 +385,7 @@ def _unlimited(words: Sequence[str]) -> alt.Legend:
 
 
 def _curve(
-    lab: Lab, state: SweepState, plan: Plan, axis: Axis, points: Points, lines: Sequence[ChalkLine], title: str
+    lab: Lab, state: SweepState, axis: Axis, points: Points, lines: Sequence[ChalkLine], title: str
 ) -> tuple[dict[str, Any], dict[str, Any], str]:
     if state.claims:
         return _verdict_strip(state, axis, points)
@@ -394,10 +409,11 @@ def _curve(
         "mean": points.mean,
         "error": points.error,
         "theory": points.theory,
+        "claimed": np.array(points.claimed, dtype=object),
         "link": np.array(points.links, dtype=object),
     }
     dots = {name: values[simulated] for name, values in dots.items()}
-    chalk, reason = _chalk_points(state, plan, axis, points, log)
+    chalk, reason = _chalk_points(state, axis, points, log)
     upright = [line for line in lines if not len(line.y)]
     along = [line for line in lines if len(line.y)]
     values = [dots["low"], dots["high"], chalk["value"], *(np.asarray(line.y, dtype=float) for line in along)]
@@ -434,23 +450,53 @@ def _curve(
             x, y, href="link:N", tooltip=tips
         ),
     ]
+    alone = state.theory_only or state.show == "theory"
+    if alone and kinds:
+        data["ends"] = _theory_ends(axis, points, log)
+        ink = alt.condition("datum.claimed === 'yes'", alt.value("$text"), alt.value("$muted"))
+        ends = alt.Chart(alt.NamedData("ends")).mark_point(filled=True, size=60, cursor="pointer", clip=True)
+        layers.append(ends.encode(x, y, color=ink, href="link:N", tooltip=tips))
+    layers += _failed_marks(axis, x, points, data)
     spec = finish(alt.layer(*layers).resolve_scale(stroke="independent"))
     note = "Dots: mean over replicates, with one standard error; a click on one opens its run."
-    if state.theory_only or state.show == "theory":
-        note = "Theory alone, at the end of each run." if kinds else "The theory has no number for this here."
-    note += f" {reason}" if reason else ""
+    if alone:
+        ends_note = "Theory alone, at the end of each run; a click on a dot opens it."
+        note = ends_note if kinds else "The theory has no number for this here."
+    return spec, data, " ".join(part for part in (note, reason, _failed_note(points)) if part)
+
+
+def _theory_ends(axis: Axis, points: Points, log: bool) -> dict[str, Any]:
+    """The prediction of each run, as a dot that opens it."""
+    there = np.isfinite(points.theory) & (points.theory > 0 if log else True)
+    columns = {**_places(axis, "x", np.arange(len(axis.values))), "value": points.theory, "theory": points.theory}
+    columns |= {"claimed": np.array(points.claimed, dtype=object), "link": np.array(points.links, dtype=object)}
+    return {name: values[there] for name, values in columns.items()}
+
+
+def _failed_marks(axis: Axis, x: alt.X, points: Points, data: dict[str, Any]) -> list[Any]:
+    """A red cross at the foot of the picture for each point of a sweep over one axis that failed."""
+    failed = np.array([one == _FAILED for one in points.state])
+    if not failed.any():
+        return []
+    columns = _places(axis, "x", np.arange(len(axis.values))) | {"reason": np.array(points.reason, dtype=object)}
+    data["failed"] = {name: values[failed] for name, values in columns.items()}
+    tips = [alt.Tooltip("x_text:N", title=axis.title), alt.Tooltip("reason:N", title="failed")]
+    look = {"text": "✕", "color": _FAILURE, "fontSize": 16, "fontWeight": "bold", "dy": -9}
+    return [alt.Chart(alt.NamedData("failed")).mark_text(**look).encode(x, y=alt.value("height"), tooltip=tips)]
+
+
+def _failed_note(points: Points) -> str:
     failed = points.state.count(_FAILED)
-    return spec, data, note + (f" {failed} points failed; the reasons are listed below." if failed else "")
+    return f"✕ in red: {failed} points failed; the reasons are listed below." if failed else ""
 
 
-def _chalk_points(state: SweepState, plan: Plan, axis: Axis, points: Points, log: bool) -> tuple[dict[str, Any], str]:
+def _chalk_points(state: SweepState, axis: Axis, points: Points, log: bool) -> tuple[dict[str, Any], str]:
     """The prediction of the metric along the axis, in stretches that are claimed or not, and a word on the latter."""
     finite = np.isfinite(points.theory) & (points.theory > 0 if log else True)
     if state.show == "difference" and not state.theory_only:
         finite = np.zeros_like(finite)
     at = np.flatnonzero(finite)
-    known = claimed_points(plan, state.metric, at.tolist())
-    claimed = np.array([known is not None and known.get(point, False) for point in at.tolist()], dtype=bool)
+    claimed = np.array([points.claimed[point] == "yes" for point in at.tolist()], dtype=bool)
     order = np.argsort(axis.numbers[at]) if axis.numeric else np.arange(len(at))
     at, claimed = at[order], claimed[order]
     rows: list[tuple[Any, ...]] = []
@@ -470,11 +516,8 @@ def _chalk_points(state: SweepState, plan: Plan, axis: Axis, points: Points, log
     }
     if axis.numeric:
         table["x_at"] = axis.numbers[index]
-    if known is None and len(at):
-        return (
-            table,
-            "Grey: whether the theory is claimed at each point takes too long to ask here; its run's page says it.",
-        )
+    if any(points.claimed[point] == "" for point in at.tolist()):
+        return table, f"Grey: {_UNKNOWN[0].lower()}{_UNKNOWN[1:]}"
     return table, "Grey: theory that is not claimed there." if len(claimed) and not claimed.all() else ""
 
 
@@ -548,4 +591,7 @@ def _verdict_strip(state: SweepState, axis: Axis, points: Points) -> tuple[dict[
         href="link:N",
         tooltip=[alt.Tooltip("x_text:N", title=axis.title), alt.Tooltip("verdict:N", title="verdict")],
     )  # fmt: skip
-    return finish(marks), {"dots": table}, "A click on a dot opens its run."
+    data: dict[str, Any] = {"dots": table}
+    layers = [marks, *_failed_marks(axis, x, points, data)]
+    note = f"A click on a dot opens its run. {_failed_note(points)}".strip()
+    return finish(alt.layer(*layers)), data, note

@@ -114,13 +114,17 @@ def _default(lab_id: str) -> SweepState:
     lab = get_lab(lab_id)
     story = sweep_story(lab)
     preset = lab.preset(story.preset) if story.preset else lab.presets[0]
-    base = lab.focus(preset).replace(**story.base)
+    return _of_base(lab, preset.id, lab.focus(preset).replace(**story.base))
+
+
+def _of_base(lab: Lab, preset: str, base: Params) -> SweepState:
+    """The lab's own axes and metric, those that such a run has; else axes made from the sliders' ranges."""
+    story = sweep_story(lab)
     metric = story.metric or lab_module(lab.id).STORY.metric  # type: ignore[attr-defined]
-    state = SweepState(lab.id, preset.id, base, (), metric)
-    if story.x:
-        wanted = [(story.x, story.x_range), *([(story.y, story.y_range)] if story.y else [])]
-        return replace(state, grid=tuple(f"{name}={text}" if text else axis_text(base, name) for name, text in wanted))
-    return _affordable(lab, state)
+    wanted = [(name, text) for name, text in ((story.x, story.x_range), (story.y, story.y_range)) if name]
+    grid = [f"{name}={text}" if text else axis_text(base, name) for name, text in wanted if base.is_active(name)]
+    state = SweepState(lab.id, preset, base, tuple(grid), metric)
+    return state if grid else _affordable(lab, state)
 
 
 def default_state(lab: Lab) -> SweepState:
@@ -239,6 +243,8 @@ def decode_sweep(query: Mapping[str, Sequence[str]]) -> tuple[SweepState, list[s
         page, found = decode(lab, {**mine, **whole})
         notices += found
         state = replace(state, preset=page.preset, base=page.focus)
+        if "grid" not in query:
+            state = replace(state, grid=_of_base(lab, page.preset, page.focus).grid)
     if "grid" in query:
         grid = _grid(lab, query["grid"], notices)
         state = replace(state, grid=grid or default.grid)
@@ -299,7 +305,7 @@ def point_link(state: SweepState, params: Params, present: bool = False) -> str:
 
 
 def sweep_link(lab: Lab, preset: str, base: Params) -> dict[str, list[str]]:
-    """The query that opens the page of sweeps around a run, with the lab's own axes and metric."""
+    """The query that opens the page of sweeps around a run, with the lab's own axes where such a run has them."""
     return {"lab": [lab.id], "v": [str(lab.version)], "preset": [preset], **{n: [t] for n, t in base.texts().items()}}
 
 

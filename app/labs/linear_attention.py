@@ -874,18 +874,18 @@ def _least_loss(base: Params, length: int, noise: float) -> float:
 
 
 def literal_points(view: View, experiment: Experiment) -> Points | None:
-    """The final loss of the literal layer over its own optimum, drawn over the optimum of the run in focus."""
+    """The final loss of the literal layer over its own optimum, drawn late, over the optimum of the run in focus."""
     best = view.focus.prediction.prediction["optimal_loss"]
     if not isinstance(best, float) or len({_params(run).teacher for run in view.runs.values()}) > 1:
         return None
     settings = experiment["settings"]
     (measured,) = [one["measured"] for one in experiment["verdicts"] if one["id"] == "lands"]
-    end = float(x_of(view, view.focus)[-1])
+    late = 0.7 * float(x_of(view, view.focus)[-1])  # where the whole mark has room
     words = (
         f"the literal layer in {settings['dim']} dimensions after {settings['steps']:,} steps of Adam, "
         f"{measured:.4g} times the least loss, shown as that of the least loss here"
     )
-    return Points([end], [measured * best], words)
+    return Points([late], [measured * best], words)
 
 
 CONFIRMED = (LaidOver("literal_layer", "loss", literal_points),)

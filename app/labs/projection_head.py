@@ -63,7 +63,7 @@ def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:
     if y is None or {x.name, y.name} != {"init_scale", "steps"} or base.training != "descent":
         return None
     swept = x if x.name == "init_scale" else y
-    phi, nu = np.array(base.strengths), np.array(base.noises)
+    phi, nu = np.array(base.phi), np.array(base.nu)
     p, q = phi**2, phi**2 + nu**2
     starts = np.geomspace(*swept.span, 40)
     times = [max((half_time(a, b, s, base.layers) for a, b in zip(p, q, strict=True)), default=np.nan) for s in starts]
@@ -104,7 +104,7 @@ def _params(run: Run) -> ProjectionHeadParams:
 def _kind_names(params: ProjectionHeadParams) -> list[str]:
     """What to call the kinds of features in a legend."""
     names = []
-    for i, (size, noise, count) in enumerate(zip(params.strengths, params.noises, params.counts, strict=True)):
+    for i, (size, noise, count) in enumerate(zip(params.phi, params.nu, params.counts, strict=True)):
         words = "relevant" if i + 1 == params.relevant and params.features > params.n_labelled else f"feature {i + 1}"
         many = f"{count} features" if count > 1 else words
         names.append(f"{many}, φ = {size:g}, ν = {noise:g}")

@@ -255,4 +255,5 @@ def histogram_of(off: NDArray[np.float64], log: bool) -> Picture:
 
 def _point(guess: Guess) -> str:
     assert guess.x is not None and guess.y is not None
-    return f"{guess.y:.3g} at {guess.x:,.4g}"
+    x = f"{guess.x:,.0f}" if abs(guess.x) >= 1000 else f"{guess.x:.3g}"
+    return f"{guess.y:.3g} at {x}"

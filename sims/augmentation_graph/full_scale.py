@@ -155,7 +155,7 @@ def _eigen(task: Task, bases: list[spectrum.Pairs]) -> tuple[Step, Look]:
 
 def _gradient_flow(task: Task) -> tuple[Step, Look]:
     params, apply = task.params, on_device.operator_of(task.here.graph, task.device, task.dtype)
-    F = task.stack(lambda r: start_of(params, r))
+    F = task.stack(lambda r: start_of(params, r, task.here))
     bound = kernels.LIMIT * torch.sqrt(task.tensor(task.here.graph.w))[:, None]
     move = {"rk4": on_device.runge_kutta, "euler": on_device.euler}[params.integrator]
 
@@ -169,7 +169,7 @@ def _gradient_flow(task: Task) -> tuple[Step, Look]:
 def _sgd(task: Task) -> tuple[Step, Look]:
     params, graph = task.params, task.here.graph
     root = np.sqrt(graph.w)[:, None]
-    f = task.stack(lambda r: start_of(params, r) / root)
+    f = task.stack(lambda r: start_of(params, r, task.here) / root)
     rate = task.tensor(-params.learning_rate / (graph.nodes * graph.w))
     flat, noise = f.flatten(0, 1), StreamPairs(task)
     own = torch.arange(len(f), device=task.device)[:, None, None] * graph.nodes

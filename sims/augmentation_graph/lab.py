@@ -7,7 +7,7 @@ joins two views of one example, after HaoChen, Wei, Gaidon & Ma 2021.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ..engine import (
@@ -367,6 +367,12 @@ def predict(params: AugmentationGraphParams) -> Prediction:
     return prediction.predict(params)
 
 
+def predict_ends(points: Sequence[AugmentationGraphParams]) -> list[Prediction]:
+    from . import prediction
+
+    return prediction.predict_ends(points)
+
+
 def derive(params: AugmentationGraphParams, trace: Trace, predicted: Prediction) -> Mapping[str, NDArray[np.float64]]:
     from . import prediction
 
@@ -401,6 +407,10 @@ def work(params: AugmentationGraphParams) -> Work:
         },
         bytes=8.0 * (6.0 * N * (count + 4.0 * k) + 3.0 * nnz + params.replicates * 20.0 * recorded + 4e6)
         + 8.0 * (3.0 * N * N if dense else 0.0),
+        ends={
+            "solve": dense + 30.0 * N * min(N, 1200.0) + nnz if params.training in TABLE else 0.0,
+            "predict": 0.3 + (params.replicates * (N + 500.0) * k / 2e4 if params.training in TABLE else 0.0),
+        },
     )
 
 
@@ -582,6 +592,7 @@ LAB = Lab(
     recorded_steps=recorded_steps,
     simulate=simulate,
     predict=predict,
+    predict_ends=predict_ends,
     derive=derive,
     work=work,
     probes=probes,

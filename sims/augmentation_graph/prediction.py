@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ from theory import graphs
 
 from ..engine import About, Prediction, Trace
 from ..graphs import spectrum as solver
+from ..graphs.spectrum import Pairs
 from .lab import LEVELS, TABLE, AugmentationGraphParams, recorded_steps
-from .training import graph_of, setting, start_of
+from .training import GraphFields, Setting, graph_fields, graph_of, params_of, setting_among, start_of
 
 if TYPE_CHECKING:
     from theory.graphs import Spectrum
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 ALL_PAIRS = 1200  # nodes of a graph whose eigenvectors are all computed, for the exact flow
+TOGETHER = 2**21  # numbers of the flows that are followed at once
 SETTLED = 0.03  # tangent to the top eigenspace below which training counts as over
 
 _LOSS = "minus the sum of the k largest squared eigenvalues"
@@ -33,10 +35,14 @@ _FLOW = "closed form of the gradient flow from the same start"
 _NO_GAP = "eigenvalues k and k+1 are equal: the top-k eigenspace is not unique, and no angle to it defined"
 
 
-@lru_cache(maxsize=16)
 def spectrum_of(params: AugmentationGraphParams) -> tuple[Spectrum | None, str]:
     """The spectrum in closed form, or None and why there is none."""
-    p = params
+    return _spectrum(graph_fields(params))
+
+
+@lru_cache(maxsize=16)
+def _spectrum(fields: GraphFields) -> tuple[Spectrum | None, str]:
+    p = params_of(fields)
     if p.graph == "blocks":
         return graphs.nested_blocks(p.classes, p.subclusters, p.nodes_per_block, p.leak_within, p.leak), ""
     if p.graph == "ring":
@@ -63,7 +69,18 @@ def spectrum_of(params: AugmentationGraphParams) -> tuple[Spectrum | None, str]:
 
 
 def predict(params: AugmentationGraphParams) -> Prediction:
-    step = recorded_steps(params)
+    return _predict(params, recorded_steps(params))
+
+
+def predict_ends(points: Sequence[AugmentationGraphParams]) -> list[Prediction]:
+    """The lines on the last step of each run: the flow has no memory. Runs on one graph follow each other."""
+    found = {i: graph_fields(points[i]) for i in range(len(points))}
+    order = sorted(found, key=lambda i: str(found[i]))
+    each = {i: _predict(points[i], recorded_steps(points[i])[-1:]) for i in order}
+    return [each[i] for i in range(len(points))]
+
+
+def _predict(params: AugmentationGraphParams, step: NDArray[np.int64]) -> Prediction:
     values: dict[str, float | Array | None] = {}
     about: dict[str, About] = {}
 
@@ -73,8 +90,8 @@ def predict(params: AugmentationGraphParams) -> Prediction:
     found, silent = spectrum_of(params)
     k = params.n_features
     exact: Any = "limit" if params.graph == "gaussian" else "exact"
-    flow, no_flow = _flow(params) if params.training in TABLE else (None, "")
-    over = _over_from(params, flow)
+    flow, no_flow = _flow(params, step) if params.training in TABLE else (None, "")
+    over = _over_from(params, step, flow)
     unsettled = About(exact, _PROBE, 0.0, over, None, "before that the features are still turning")
 
     # What follows from the spectrum alone.
@@ -99,7 +116,7 @@ def predict(params: AugmentationGraphParams) -> Prediction:
         add(f"mode_mass_{i}", *_mass(params, found, flow, i, over, silent or no_flow))
         add(f"half_time_{i}", *_half_time(params, found, i))
     if flow is not None:
-        gap_reason = _NO_GAP if setting(params).degenerate else ""
+        gap_reason = _NO_GAP if flow["degenerate"] else ""
         tangent = None if gap_reason else flow["tangent"]
         note = About("exact", _FLOW, reason=gap_reason) if gap_reason else _about_flow(params)
         add("subspace_tan", tangent, note)
@@ -137,7 +154,7 @@ def _add_bounds(params: AugmentationGraphParams, found: Spectrum | None, silent:
     vacuous = theory.error_bound_is_vacuous(most, found.class_probabilities)
     late = "" if params.training == "eigen" else "of the minimiser, not of features that are still turning"
     reason = "vacuous: it promises no more than always naming the largest class" if vacuous else late
-    nowhere = params.steps + 1 if vacuous else _over_from(params, None)
+    nowhere = params.steps + 1 if vacuous else None if params.training == "eigen" else params.steps
     add("probe_error", node, About("bound", source, 0.0, nowhere, None, reason))
     vote = theory.natural_error_bound(node, found.alpha)
     empty = vote >= theory.constant_probe(found.class_probabilities)[1]
@@ -151,13 +168,15 @@ def _about_flow(params: AugmentationGraphParams) -> About:
     return About("exact", _FLOW)
 
 
-def _over_from(params: AugmentationGraphParams, flow: Mapping[str, Array] | None) -> int | None:
-    """The recorded step from which the minimiser is what training has reached; the last one where nobody knows."""
+def _over_from(
+    params: AugmentationGraphParams, step: NDArray[np.int64], flow: Mapping[str, Array] | None
+) -> int | None:
+    """The first of the steps at which the minimiser is what training has reached; the last one where nobody knows."""
     if params.training == "eigen":
         return None
     if flow is None or not np.any(flow["tangent"] < SETTLED):
         return params.steps
-    return int(recorded_steps(params)[np.argmax(flow["tangent"] < SETTLED)])
+    return int(step[np.argmax(flow["tangent"] < SETTLED)])
 
 
 def _mass(
@@ -196,53 +215,59 @@ def _half_time(params: AugmentationGraphParams, found: Spectrum | None, i: int) 
 # -- the exact flow ----------------------------------------------------------------------------------------------
 
 
-def _flow(params: AugmentationGraphParams) -> tuple[Mapping[str, Any] | None, str]:
-    """Loss (T,), masses (T, levels) and tangent (T,) of the exact flow: means over the replicates' own starts."""
-    nodes = graph_of(params).nodes
-    if nodes > ALL_PAIRS:
+def _flow(params: AugmentationGraphParams, step: NDArray[np.int64]) -> tuple[Mapping[str, Any] | None, str]:
+    """Loss (T,), masses (T, levels) and tangent (T,) of the exact flow, means over the replicates' own starts."""
+    graph = graph_of(params)
+    if graph.nodes > ALL_PAIRS:
         return None, f"the exact flow needs all eigenvectors, which are computed up to {ALL_PAIRS} nodes"
+    everything = _all_pairs(graph_fields(params))
+    here = setting_among(
+        graph, params.n_features, lambda asked: Pairs(everything.values[:asked], everything.vectors[:, :asked])
+    )
     first, last = params.first_replicate, params.first_replicate + params.replicates
     replicates = range(first, first + 1 if params.start == "planted" else last)
-    each = [_flow_of(params.replace(first_replicate=r, replicates=1)) for r in replicates]
-    return {name: np.mean([one[name] for one in each], axis=0) for name in each[0]}, ""
+    level = solver.levels(everything.values)
+    values = (np.bincount(level, everything.values) / np.bincount(level))[level]
+    each, times = [], step * params.time_step
+    together = max(1, TOGETHER // (len(times) * everything.vectors.shape[0] * params.n_features))
+    for at in range(0, len(replicates), together):
+        some = [start_of(params, r, here) for r in replicates[at : at + together]]
+        starts = everything.vectors.T @ np.stack(some)
+        each.append(_flow_from(here, values, level, starts, times))
+    mean = {name: np.mean(np.concatenate([one[name] for one in each]), axis=0) for name in each[0]}
+    return {**mean, "degenerate": here.degenerate}, ""
 
 
-@lru_cache(maxsize=64)
-def _flow_of(params: AugmentationGraphParams) -> Mapping[str, Array]:
-    here = setting(params)
-    values, rows, level = _reduced(params)
-    times = recorded_steps(params) * params.time_step
-    path = theory.gradient_flow(values, rows, times)
-    mass = theory.mode_masses(path)
-    levels = range(here.shown_levels)
-    masses = np.stack([mass[:, level == j].sum(axis=1) / here.kept[j] for j in levels], axis=1)
-    tangent = np.full(len(times), math.nan) if here.degenerate else theory.subspace_tangent(values, rows, times)
+def _flow_from(
+    here: Setting, values: Array, level: NDArray[np.int64], starts: Array, times: Array
+) -> Mapping[str, Array]:
+    """Loss, masses and tangent (R, T, ..) from F(0) = V starts (R, N, k), the eigenvalues (N,) numbered by `level`."""
+    if len(times) > 1:
+        values, level, starts = _reduced(values, level, starts)
+    path = theory.gradient_flow(values, starts, times)
+    shown, each = here.shown_levels, np.searchsorted(level, np.arange(level[-1] + 1))
+    masses = np.add.reduceat(theory.mode_masses(path), each, axis=2)[:, :, :shown] / here.kept[:shown]
+    tangent = np.full(path.shape[:2], math.nan)
+    if not here.degenerate:
+        tangent = theory.subspace_tangent(values, starts, times)
     return {"loss": theory.factor_loss(values, path), "masses": masses, "tangent": tangent}
 
 
-def _reduced(params: AugmentationGraphParams) -> tuple[Array, Array, NDArray[np.int64]]:
-    """Eigenvalues, coordinates V^T F(0) and level numbers, with as many rows of each level as matter.
+def _reduced(values: Array, level: NDArray[np.int64], starts: Array) -> tuple[Array, NDArray[np.int64], Array]:
+    """The same with as many rows of each level as matter.
 
     Of the rows of one eigenspace only the Gram matrix enters the flow, so that at most k are needed: the triangle of
     their QR decomposition.
     """
-    everything = _all_pairs(params.replace(training="eigen", replicates=1, seed=0, first_replicate=0, n_features=1))
-    start = everything.vectors.T @ start_of(params, params.first_replicate)
-    level = solver.levels(everything.values)
-    values, rows, number = [], [], []
-    for one in range(int(level[-1]) + 1):
-        here = np.flatnonzero(level == one)
-        part = start[here]
-        part = np.linalg.qr(part, mode="r") if len(here) > params.n_features else part
-        values.append(np.full(len(part), np.mean(everything.values[here])))
-        rows.append(part)
-        number.append(np.full(len(part), one))
-    return np.concatenate(values), np.concatenate(rows), np.concatenate(number)
+    k, parts = starts.shape[2], np.split(starts, np.flatnonzero(np.diff(level)) + 1, axis=1)
+    rows = [np.linalg.qr(part, mode="r") if part.shape[1] > k else part for part in parts]
+    number = np.repeat(np.arange(len(rows)), [part.shape[1] for part in rows])
+    return values[np.searchsorted(level, number)], number, np.concatenate(rows, axis=1)
 
 
 @lru_cache(maxsize=2)
-def _all_pairs(params: AugmentationGraphParams) -> solver.Pairs:
-    graph = graph_of(params)
+def _all_pairs(fields: GraphFields) -> Pairs:
+    graph = graph_of(params_of(fields))
     return solver.top(graph, graph.nodes, np.random.Generator(np.random.Philox(0)))
 
 

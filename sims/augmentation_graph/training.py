@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
+GraphFields = tuple[tuple[str, Any], ...]
 
 SHOWN_NODES, SHOWN_AXES = 400, 6  # of the embedding in the frames
 LEAST_PAIRS, MOST_PAIRS = 16, 600
@@ -106,12 +107,22 @@ class Setting:
 
 def graph_of(params: AugmentationGraphParams) -> Graph:
     """The graph of these params; shared, its arrays read-only."""
-    return _graph(tuple((name, value) for name, value in params.active().items() if name in GRAPH_FIELDS))
+    return _graph(graph_fields(params))
+
+
+def graph_fields(params: AugmentationGraphParams) -> GraphFields:
+    """What the graph depends on."""
+    return tuple((name, value) for name, value in params.active().items() if name in GRAPH_FIELDS)
+
+
+def params_of(fields: GraphFields) -> AugmentationGraphParams:
+    """Params of that graph, the others at their defaults."""
+    return AugmentationGraphParams.make(dict(fields) | {"training": "eigen", "n_features": 1})
 
 
 @lru_cache(maxsize=8)
-def _graph(fields: tuple[tuple[str, Any], ...]) -> Graph:
-    p = AugmentationGraphParams.make(dict(fields) | {"training": "eigen", "n_features": 1})
+def _graph(fields: GraphFields) -> Graph:
+    p = params_of(fields)
     if p.graph == "blocks":
         return generators.blocks(p.classes, p.subclusters, p.nodes_per_block, p.leak_within, p.leak)
     if p.graph == "ring":
@@ -131,20 +142,24 @@ def setting(params: AugmentationGraphParams) -> Setting:
 
     Raises BadInput where k exceeds the nodes that weigh anything, or splits an eigenspace of very many copies.
     """
-    fields = tuple((name, value) for name, value in params.active().items() if name in GRAPH_FIELDS)
-    return _setting(fields, params.n_features)
+    return _setting(graph_fields(params), params.n_features)
 
 
 @lru_cache(maxsize=8)
-def _setting(fields: tuple[tuple[str, Any], ...], k: int) -> Setting:
+def _setting(fields: GraphFields, k: int) -> Setting:
     graph = _graph(fields)
+    return setting_among(graph, k, lambda asked: spectrum.top(graph, asked, np.random.Generator(np.random.Philox(0))))
+
+
+def setting_among(graph: Graph, k: int, top: Callable[[int], Pairs]) -> Setting:
+    """The graph with the eigenpairs that k features are compared with; `top` finds so many. Raises BadInput."""
     if k > graph.nodes:
         allowed = f"only {graph.nodes} nodes weigh more than {generators.LEAST_WEIGHT:g}"
         raise BadInput(Problem("n_features", k, allowed, f"Set n_features to {graph.nodes} or less."))
     wanted = max(LEAST_PAIRS, k + 4)
     asked = wanted + 1
     while True:
-        pairs = spectrum.top(graph, asked, np.random.Generator(np.random.Philox(0)))
+        pairs = top(asked)
         level = spectrum.levels(pairs.values)
         complete = len(level) == graph.nodes
         ends = np.flatnonzero(np.diff(level) > 0) + 1  # an eigenspace is known to be whole when the next one begins
@@ -160,9 +175,8 @@ def _setting(fields: tuple[tuple[str, Any], ...], k: int) -> Setting:
     return Setting(graph, Pairs(pairs.values[:whole], pairs.vectors[:, :whole]), level[:whole], k)
 
 
-def start_of(params: AugmentationGraphParams, replicate: int) -> Array:
+def start_of(params: AugmentationGraphParams, replicate: int, here: Setting) -> Array:
     """F (N, k) = sqrt(w) f at the start of training a table."""
-    here = setting(params)
     if params.start == "planted":
         return params.init_scale * here.pairs.vectors[:, : here.k]
     rng = generator(params.seed, STREAMS["init"], replicate)
@@ -294,7 +308,7 @@ def _eigen(
 def _gradient_flow(
     params: AugmentationGraphParams, here: Setting, basis: Pairs, replicate: int, monitor: Monitor
 ) -> tuple[Advance, Look]:
-    F = np.ascontiguousarray(start_of(params, replicate))
+    F = np.ascontiguousarray(start_of(params, replicate, here))
     root = np.sqrt(here.graph.w)
     integrator = kernels.INTEGRATORS[params.integrator]
 
@@ -316,7 +330,7 @@ def _sgd(
 ) -> tuple[Advance, Look]:
     graph = here.graph
     root = np.sqrt(graph.w)[:, None]
-    f = np.ascontiguousarray(start_of(params, replicate) / root)
+    f = np.ascontiguousarray(start_of(params, replicate, here) / root)
     rate = params.learning_rate / (graph.nodes * graph.w)
     streams = _streams(params, replicate)
     pairs = (descent.VIEWS, here.nat_cumulative, graph.kernel.indptr, graph.kernel.indices, here.view_cumulative)

@@ -6,7 +6,7 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
@@ -282,6 +282,15 @@ def predict(lab: Lab, params: Params) -> Prediction:
     """The theory's prediction on the steps that a run of `params` records; nothing is simulated."""
     single_threaded_blas()
     return lab.predict(params)
+
+
+def predict_ends(lab: Lab, points: Sequence[Params]) -> list[Prediction]:
+    """The theory's prediction on the last recorded step (or on more) of each of many runs: what a sweep's table has.
+
+    Equal to that of `predict` within the lab's promise, and where the lab has a way of its own cheaper by far.
+    """
+    single_threaded_blas()
+    return [lab.predict(params) for params in points] if lab.predict_ends is None else list(lab.predict_ends(points))
 
 
 def _simulate(

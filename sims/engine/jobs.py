@@ -164,7 +164,7 @@ class Jobs:
             self._give_up(owner)
             job = self._running.get(key)
             if job is None or not job.wanted:
-                job = self._start(lab, params, key)
+                job = self._start(lab, params, key, owner)
             job._owners.add(owner)
             self._slots[owner] = job
             return job
@@ -206,7 +206,7 @@ class Jobs:
             if not job._owners:
                 job.cancel()
 
-    def _start(self, lab: Lab, params: Params, key: str) -> Job:
+    def _start(self, lab: Lab, params: Params, key: str, owner: tuple[str, str]) -> Job:
         run = self._recent.get(key)
         if run is not None:
             self._recent.move_to_end(key)
@@ -214,6 +214,7 @@ class Jobs:
             self._finish(job, run, None)
             return job
         job = Job(lab, params, key, None, RunMonitor.allocate(lab, params))
+        job._owners.add(owner)  # before it joins a line, where its session's turns are counted
         self._running[key] = job
         threading.Thread(target=self._work, args=(job,), name=f"job-{key[:8]}", daemon=True).start()
         return job

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -104,17 +105,34 @@ class Prediction:
         high = np.iinfo(np.int64).max if about.valid_to_step is None else about.valid_to_step
         return (self.step >= low) & (self.step <= high)
 
+    def ends(self) -> dict[str, End]:
+        """A number for each name: of a series its end, as a metric is."""
+        found = {}
+        for name, value in self.prediction.items():
+            number = math.nan if value is None else float(value[-1] if isinstance(value, np.ndarray) else value)
+            found[name] = End(number, not math.isnan(number) and bool(self.claimed(name)[-1]))
+        return found
+
+
+class End(NamedTuple):
+    """What the theory says of the end of a run, NaN where it is silent, and whether it claims that."""
+
+    value: float
+    claimed: bool
+
 
 @dataclass(frozen=True)
 class Work:
     """What a run costs, in counts that the lab's probes turn into seconds.
 
     `per_replicate` and `once` map the name of a probe to a count of its units; `bytes` is the peak memory.
+    `ends` is what `predict_ends` takes for a run among many, by default what `once` says.
     """
 
     per_replicate: Mapping[str, float]
     once: Mapping[str, float]
     bytes: float
+    ends: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +154,9 @@ class Lab:
         derive(params, trace, prediction) -> {name: (R,)}, the metrics that need the theory
         work(params) -> Work
         probes() -> {name: function that does some work and returns its count}
+        predict_ends(many params) -> of each its Prediction on the last recorded step alone, equal to `predict` there
+            within 1e-6 (1e-9 absolute); for sweeps of the theory, in which many runs share what is dear. May be left
+            out: `predict` is asked then. One that raises is asked again for fewer, so that it names no culprit.
     """
 
     id: str
@@ -157,6 +178,7 @@ class Lab:
     probes: Callable[[], Mapping[str, Callable[[], float]]]
     grade_b: Tolerance
     changes: tuple[Change, ...]
+    predict_ends: Callable[[Sequence[Any]], Sequence[Prediction]] | None = None
 
     @cached_property
     def claims(self) -> tuple[Claim, ...]:
@@ -214,6 +236,7 @@ def stream_table(*names: str) -> Mapping[str, int]:
 __all__ = [
     "About",
     "Change",
+    "End",
     "Expected",
     "Lab",
     "Paper",

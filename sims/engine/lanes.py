@@ -68,11 +68,15 @@ class Stop:
         self.asked = False
         self._at: NDArray[np.uint8] | None = None
 
+    def check(self) -> None:
+        """Raises Cancelled where it has been asked to stop."""
+        if self.asked:
+            raise Cancelled("The sweep was stopped.")
+
     def begin(self, monitor: RunMonitor) -> None:
         """The run of this monitor begins. Raises Cancelled where it shall not."""
         self._at = monitor.cancel
-        if self.asked:
-            raise Cancelled("The sweep was stopped.")
+        self.check()
 
     def set(self) -> None:
         self.asked = True

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .budget import estimate
 from .claims import Claim, Verdict, judge, unjudged
 from .compiled import ROOT
-from .errors import ChalklineError
+from .errors import BadInput, ChalklineError
 from .keys import run_key
 from .lab import Expected, Lab, Preset
 from .params import Params
@@ -129,7 +129,11 @@ def verdicts(run: Run) -> list[Verdict]:
         if claim.over is None:
             found.append(judge(claim, [run]))
             continue
-        runs = claim_runs(claim, run.params)
+        try:
+            runs = claim_runs(claim, run.params)
+        except BadInput as problem:  # a hundred times as many steps, say, as a run may have
+            found.append(unjudged(claim, "outside", f"It is judged on runs that are not possible here. {problem}"))
+            continue
         broken = next(filter(None, map(claim.assumes, runs)), None)
         if broken:
             found.append(unjudged(claim, "outside", broken))

@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar, Literal, Self
 
 import pydantic
@@ -232,14 +232,29 @@ class Params(pydantic.BaseModel):
 
     def is_active(self, name: str) -> bool:
         """Whether the field means anything for the values of the others."""
-        conditions = self.fields()[name].only_if
-        return not conditions or all(
-            self.is_active(other) and getattr(self, other) in values for other, values in conditions.items()
-        )
+        return name in self._active_names(tuple(getattr(self, other) for other in self._deciding()))
 
     def active(self) -> dict[str, Value]:
         """The active fields and their values, in declared order."""
-        return {name: getattr(self, name) for name in self.fields() if self.is_active(name)}
+        names = self._active_names(tuple(getattr(self, other) for other in self._deciding()))
+        return {name: getattr(self, name) for name in self.fields() if name in names}
+
+    @classmethod
+    @cache
+    def _deciding(cls) -> tuple[str, ...]:
+        """The fields whose values decide which others are active."""
+        return tuple(dict.fromkeys(other for field in cls.fields().values() for other in field.only_if))
+
+    @classmethod
+    @lru_cache(maxsize=4096)
+    def _active_names(cls, deciding: tuple[Value, ...]) -> frozenset[str]:
+        """The fields that are active where the deciding ones have these values."""
+        values, fields = dict(zip(cls._deciding(), deciding, strict=True)), cls.fields()
+
+        def active(name: str) -> bool:
+            return all(active(other) and values[other] in allowed for other, allowed in fields[name].only_if.items())
+
+        return frozenset(filter(active, cls.fields()))
 
     def changed(self) -> dict[str, Value]:
         """The active fields whose value is not the default."""
@@ -263,14 +278,10 @@ class Params(pydantic.BaseModel):
 
     @classmethod
     def _inactive_in(cls, values: Mapping[str, Any]) -> set[str]:
-        full = {name: values.get(name, field.default) for name, field in cls.fields().items()}
-
-        def active(name: str) -> bool:
-            return all(
-                active(other) and full[other] in allowed for other, allowed in cls.fields()[name].only_if.items()
-            )
-
-        return {name for name in full if not active(name)}
+        fields = cls.fields()
+        deciding = (values.get(name, fields[name].default) for name in cls._deciding())
+        active = cls._active_names(tuple(one if _is_value(one) else "" for one in deciding))
+        return {name for name in fields if name not in active}
 
     def texts(self) -> dict[str, str]:
         """Active fields that differ from their defaults, as a command line or a URL writes them."""
@@ -307,6 +318,10 @@ def _unwrapped(value: Any) -> Any:
     if type(value).__module__ == "numpy" and getattr(value, "ndim", None) is not None:
         value = value.tolist()
     return 0.0 if isinstance(value, float) and value == 0.0 else value
+
+
+def _is_value(value: Any) -> bool:
+    return isinstance(value, Scalar) or (isinstance(value, tuple) and all(isinstance(one, Scalar) for one in value))
 
 
 def _field(name: str, info: pydantic.fields.FieldInfo) -> Field:

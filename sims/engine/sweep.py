@@ -8,7 +8,6 @@ interrupted sweep goes on where it stopped. Every point is computed by `execute`
 from __future__ import annotations
 
 import hashlib
-import math
 import threading
 import time
 from collections import deque
@@ -26,13 +25,23 @@ from .confine import limited_memory
 from .design import MOST_POINTS, Design
 from .errors import BadInput, Cancelled, ChalklineError, Paused, Problem, TooLarge
 from .keys import NUMBA, run_key
-from .lab import Lab, Prediction
+from .lab import End, Lab
 from .lanes import Lane, Stop, chosen_scheduler, open_lanes
 from .params import Params, Value, canonical_json, format_value
 from .provenance import fingerprint, provenance, source_digest
 from .registry import get_lab
 from .store import Store
-from .sweep_store import PREDICTED, VERDICT, Part, SweepFolder, create_folder, open_folder, sweep_names, sweep_path
+from .sweep_store import (
+    CLAIMED,
+    PREDICTED,
+    VERDICT,
+    Part,
+    SweepFolder,
+    create_folder,
+    open_folder,
+    sweep_names,
+    sweep_path,
+)
 from .sweep_tables import summary_table
 
 if TYPE_CHECKING:
@@ -134,7 +143,8 @@ def _cost(
             continue
         if theory_only:
             work = design.lab.work(params)
-            found[point] = (sum(count * rates[name] for name, count in work.once.items()), work.bytes)
+            counts = work.once if work.ends is None else work.ends
+            found[point] = (sum(count * rates[name] for name, count in counts.items()), work.bytes)
         else:
             budget = estimate(design.lab, params, rates=rates)
             found[point] = (budget.cpu_seconds, budget.bytes)
@@ -188,19 +198,56 @@ def compute_chunk(task: Task, stop: Stop | None = None) -> Part:
             f"software, and start them again."
         )
     design = Design(lab, lab.params.make(task.base), rows=task.rows)
+    asked: list[tuple[int, Params]] = []
     points: list[_Point] = []
     failures: list[tuple[int, str]] = []
     for index in range(len(task.rows)):
         try:
-            points.append(_compute(lab, design.params(index), task, task.start + index, stop))
-        except Cancelled:
-            raise
-        except ChalklineError as error:
+            asked.append((task.start + index, design.params(index)))
+        except BadInput as error:
             failures.append((task.start + index, str(error)))
-        except Exception as error:  # a point that fails is a row of the report; the others are kept
-            failures.append((task.start + index, f"{type(error).__name__}: {error}"))
-    columns, kinds = _columns(lab, task, points)
-    return Part(columns, kinds, failures, fingerprint())
+    if task.theory_only:
+        _predict(lab, asked, stop, points, failures)
+    else:
+        for point, params in asked:
+            try:
+                points.append(_compute(lab, params, task, point, stop))
+            except Cancelled:
+                raise
+            except Exception as error:  # a point that fails is a row of the report; the others are kept
+                failures.append((point, _reason(error)))
+    columns, kinds = _columns(lab, task, sorted(points, key=lambda one: one.point))
+    return Part(columns, kinds, sorted(failures), fingerprint())
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, ChalklineError) else f"{type(error).__name__}: {error}"
+
+
+def _predict(
+    lab: Lab,
+    asked: Sequence[tuple[int, Params]],
+    stop: Stop | None,
+    points: list[_Point],
+    failures: list[tuple[int, str]],
+) -> None:
+    """The theory of many points at once; where that raises, of either half, down to the points that fail."""
+    from .execute import predict_ends
+
+    if stop is not None:
+        stop.check()
+    try:
+        found = predict_ends(lab, [params for _, params in asked])
+    except Exception as error:  # one point that fails must not take the others with it
+        if len(asked) <= 1:
+            failures += [(point, _reason(error)) for point, _ in asked]
+            return
+        middle = len(asked) // 2
+        for half in (asked[:middle], asked[middle:]):
+            _predict(lab, half, stop, points, failures)
+        return
+    for (point, params), prediction in zip(asked, found, strict=True):
+        points.append(_Point(point, params, run_key(lab, params), 1, {}, prediction.ends(), {}, {}))
 
 
 @dataclass(frozen=True)
@@ -212,20 +259,17 @@ class _Point:
     key: str
     replicates: int
     metrics: Mapping[str, NDArray[np.float64]]
-    predicted: Mapping[str, float]
+    predicted: Mapping[str, End]
     verdicts: Mapping[str, str]
     identity: Mapping[str, Sequence[Any]]
 
 
 def _compute(lab: Lab, params: Params, task: Task, point: int, stop: Stop | None) -> _Point:
-    from .execute import RunMonitor, execute, predict
+    from .execute import RunMonitor, execute
 
     monitor = RunMonitor.allocate(lab, params)
     if stop is not None:
         stop.begin(monitor)
-    if task.theory_only:
-        predicted = ends(predict(lab, params))
-        return _Point(point, params, run_key(lab, params), 1, {}, predicted, {}, {})
     with limited_memory(lab, params):
         run = execute(lab, params, workers=1, monitor=monitor, alone=True)
     trace = run.trace
@@ -235,7 +279,7 @@ def _compute(lab: Lab, params: Params, task: Task, point: int, stop: Stop | None
         run.key,
         trace.replicates,
         run.values,
-        ends(run.prediction),
+        run.prediction.ends(),
         {verdict.id: verdict.verdict for verdict in run.claims} if task.claims else {},
         {
             "replicate": range(params.first_replicate, params.first_replicate + trace.replicates),
@@ -245,13 +289,6 @@ def _compute(lab: Lab, params: Params, task: Task, point: int, stop: Stop | None
             "stopped_reason": [None if stop is None else stop.reason for stop in trace.stopped],
         },
     )
-
-
-def ends(prediction: Prediction) -> dict[str, float]:
-    """A number for each predicted name: of a series its end, as a metric is; NaN where the theory is silent."""
-    return {
-        name: math.nan if value is None else float(np.ravel(value)[-1]) for name, value in prediction.prediction.items()
-    }
 
 
 def _columns(lab: Lab, task: Task, points: Sequence[_Point]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -286,7 +323,11 @@ def _columns(lab: Lab, task: Task, points: Sequence[_Point]) -> tuple[dict[str, 
             columns[name] = [value for one in points for value in one.identity[name]]
         columns["replicate"] = np.array(columns["replicate"], dtype=np.int64)
     columns |= gathered(lambda one: one.metrics, "")
-    columns |= gathered(lambda one: one.predicted, PREDICTED)
+    columns |= gathered(lambda one: {name: end.value for name, end in one.predicted.items()}, PREDICTED)
+    for name in dict.fromkeys(name for one in points for name in one.predicted):
+        ends = (one.predicted.get(name) for one in points)
+        columns[CLAIMED + name] = repeated([None if end is None else end.claimed for end in ends])
+        kinds[CLAIMED + name] = "bool"
     for name in dict.fromkeys(name for one in points for name in one.verdicts):
         columns[VERDICT + name] = repeated([one.verdicts.get(name) for one in points])
     return columns, kinds

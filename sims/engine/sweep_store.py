@@ -39,7 +39,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _PART = re.compile(r"(\d{6})-([0-9a-f]{64})\.parquet")
 _META = b"chalkline"
 
-PREDICTED, VERDICT = "predicted_", "verdict_"
+PREDICTED, CLAIMED, VERDICT = "predicted_", "claimed_", "verdict_"
+OF_POINTS = (PREDICTED, CLAIMED, VERDICT)  # last in a table: what all replicates of a point share
 LEADING = ("point",)  # before the axes
 IDENTITY = ("seed", "replicate", "key", "replicate_sha256", "trace_sha256", "stopped", "stopped_reason")  # after them
 
@@ -246,7 +247,7 @@ def ordered(names: Sequence[str], axes: Sequence[str]) -> list[str]:
     first = [*LEADING, *axes, *(name for name in IDENTITY if name not in axes)]
     others = [name for name in names if name not in first]
     return [name for name in first if name in names] + sorted(
-        others, key=lambda name: name.startswith(PREDICTED) + 2 * name.startswith(VERDICT)
+        others, key=lambda name: next((i for i, one in enumerate(OF_POINTS, 1) if name.startswith(one)), 0)
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from .design import Design
 from .execute import summarize
 from .params import format_value
-from .sweep_store import IDENTITY, LEADING, PREDICTED, VERDICT, arrow, numbers
+from .sweep_store import IDENTITY, LEADING, OF_POINTS, arrow, numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +22,8 @@ def summary_table(rows: pa.Table, design: Design, failures: Sequence[tuple[int, 
     """One row for each point that was computed or failed.
 
     Columns: point, axes, seed, key, trace hash; `stopped`, how many replicates stopped early; of each metric
-    `_mean`, `_se` and `_n` over the finite ones; predictions; verdicts; `failed`, the reason where a point failed.
+    `_mean`, `_se` and `_n` over the finite ones; predictions, and whether they are claimed; verdicts; `failed`, the
+    reason where a point failed.
     """
     names = rows.column_names
     point = numbers(rows.column("point")).astype(np.int64) if "point" in names else np.zeros(0, np.int64)
@@ -35,9 +36,9 @@ def summary_table(rows: pa.Table, design: Design, failures: Sequence[tuple[int, 
     for name in design.axes:
         columns[name], kinds[name] = _axis(design, name, points.tolist())
     shared = [name for name in ("seed", "key", "trace_sha256") if name in names and name not in design.axes]
-    shared += [name for name in names if name.startswith((PREDICTED, VERDICT))]
+    shared += [name for name in names if name.startswith(OF_POINTS)]
     metrics = [name for name in names if name not in (*LEADING, *design.axes, *IDENTITY, *shared)]
-    before = [name for name in shared if not name.startswith((PREDICTED, VERDICT))]
+    before = [name for name in shared if not name.startswith(OF_POINTS)]
     for name in before:
         columns[name], kinds[name] = _first(rows.column(name), starts, place, len(points))
     if "stopped" in names:
@@ -72,8 +73,8 @@ def _value(design: Design, name: str, point: int) -> Any:
 
 
 def _first(column: Any, starts: NDArray[np.int64], place: NDArray[np.int64], points: int) -> tuple[Any, str]:
-    """The first entry of each point: a number, or a text."""
-    if str(column.type) != "string":
+    """The first entry of each point: a number, a text, or yes or no."""
+    if str(column.type) not in ("string", "bool"):
         found = np.full(points, np.nan)
         found[place] = numbers(column)[starts]
         if str(column.type) == "int64":
@@ -83,11 +84,11 @@ def _first(column: Any, starts: NDArray[np.int64], place: NDArray[np.int64], poi
                 exact[to] = whole[start].as_py()
             return exact, "int"
         return found, ""
-    texts: list[Any] = [None] * points
-    whole = column.to_pylist()
+    others: list[Any] = [None] * points
+    listed = column.to_pylist()
     for to, start in zip(place.tolist(), starts.tolist(), strict=True):
-        texts[to] = whole[start]
-    return texts, "text"
+        others[to] = listed[start]
+    return others, "bool" if str(column.type) == "bool" else "text"
 
 
 def _summaries(

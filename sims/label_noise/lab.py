@@ -5,7 +5,7 @@ Quadratically parametrised regression, `beta = v*v` (or, signed, `u*u - w*w`), a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 NOISY = ("gd_label_noise", "sgd_label_noise", "minibatch_noise", "gaussian_noise")
 BATCH_ONE = ("sgd_label_noise", "sgd")
-_PROBLEM = ("n_train", "dim", "sparsity", "parametrization", "truth", "covariates", "planar_slope", "data_seed")
 _DRAWN = {"covariates": ("gaussian", "rademacher")}
 _NOISY = {"algorithm": NOISY}
 FRAME_COORDINATES = 200
@@ -143,9 +142,11 @@ class LabelNoiseParams(Params):
         return (1, 2) if self.covariates == "planar" else (self.n_train, self.dim)
 
     @property
-    def problem(self) -> LabelNoiseParams:
-        """Params with the fields that the regression problem depends on, the others at their defaults."""
-        return self.make({name: value for name, value in self.changed().items() if name in _PROBLEM})
+    def regression(self) -> Regression:
+        """What its data sets depend on besides their numbers."""
+        planar = self.covariates == "planar"
+        truth = self.truth if self.is_active("truth") else "ones"
+        return Regression(self.covariates, *self.shape, self.sparsity, truth, self.planar_slope if planar else 0.0)
 
     @property
     def signed(self) -> bool:
@@ -170,18 +171,28 @@ class Data(NamedTuple):
     beta_star: NDArray[np.float64]  # (d,)
 
 
+class Regression(NamedTuple):
+    """What data sets have in common: the law of the covariates, their shape, and the truth."""
+
+    covariates: str
+    n: int
+    d: int
+    sparsity: int
+    truth: str
+    slope: float
+
+
 def data_numbered(params: LabelNoiseParams, number: int) -> Data:
     """The data set of that number; its arrays are shared between callers and read-only."""
-    n, d = params.shape
-    truth = params.truth if params.is_active("truth") else "ones"
-    slope = params.planar_slope if params.covariates == "planar" else 0.0
-    return _draw(params.covariates, n, d, params.sparsity, truth, number, slope)
+    return draw(params.regression, number)
 
 
 @lru_cache(maxsize=16)
-def _draw(covariates: str, n: int, d: int, sparsity: int, truth: str, number: int, slope: float) -> Data:
+def draw(regression: Regression, number: int) -> Data:
+    """The data set of that number; its arrays are shared between callers and read-only."""
     import numpy as np
 
+    covariates, n, d, sparsity, truth, slope = regression
     rng = np.random.default_rng(number)
     beta_star = np.zeros(d)
     beta_star[:sparsity] = 1.0
@@ -292,6 +303,12 @@ def predict(params: LabelNoiseParams) -> Prediction:
     return prediction.predict(params)
 
 
+def predict_ends(points: Sequence[LabelNoiseParams]) -> list[Prediction]:
+    from . import prediction
+
+    return prediction.predict_ends(points)
+
+
 def derive(params: LabelNoiseParams, trace: Trace, predicted: Prediction) -> Mapping[str, NDArray[np.float64]]:
     from . import prediction
 
@@ -305,6 +322,7 @@ def work(params: LabelNoiseParams) -> Work:
     recorded = len(recorded_steps(params))
     problems = params.replicates if params.fresh_data else 1
     drawn = recorded if params.algorithm in ("gd_label_noise", "sgd_label_noise") and params.delta > 0 else 1
+    followed = min(drawn, 100 if params.algorithm == "sgd_label_noise" else 20)  # from the start to the end, or a clock
     return Work(
         per_replicate={params.algorithm: params.steps * per_step, "projection": _projection_count(n, d, 1)},
         once={
@@ -317,6 +335,10 @@ def work(params: LabelNoiseParams) -> Work:
             + params.replicates * (len(LAB.series) + 4) * max(recorded, d)
             + 2 * recorded * d
         ),
+        ends={
+            "projection": _projection_count(n, d, followed) * problems,
+            "linear_program": float(n * d) * problems,
+        },
     )
 
 
@@ -599,6 +621,7 @@ LAB = Lab(
     recorded_steps=recorded_steps,
     simulate=simulate,
     predict=predict,
+    predict_ends=predict_ends,
     derive=derive,
     work=work,
     probes=probes,

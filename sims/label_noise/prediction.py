@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -15,7 +15,7 @@ from theory import label_noise as theory
 from theory.mirror import projection
 
 from ..engine import About, Prediction, Trace
-from .lab import Data, LabelNoiseParams, data_numbered, recorded_steps
+from .lab import Data, LabelNoiseParams, Regression, draw, recorded_steps
 
 Array = NDArray[np.float64]
 
@@ -24,6 +24,7 @@ TRANSIENT_FLOW_TIME = 10.0  # gradient-flow time eta*k*alpha^2 after which the l
 TRANSIENT_SLOW_TIME = 0.2
 RECOVERED = 0.02  # of the truth's l1 norm
 LP_RECOVERED = 1e-4
+CROSSED = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # shares of a run left when fading noise is held against the flow
 
 _PAPER = "HaoChen et al. 2021"
 _FLOW = "entropy projection that solves the slow flow of Li, Wang & Arora 2022"
@@ -31,13 +32,68 @@ _FLOOR = "stationary covariance of the residual, to leading order in the learnin
 
 
 @dataclass(frozen=True)
+class Flow:
+    """The slow flow on one data set from one start; what was followed once is known from then on.
+
+    `find_zeros` as for `theory.slow_flow`.
+    """
+
+    regression: Regression
+    number: int
+    init_scale: float
+    signed: bool
+    find_zeros: bool = True
+    known: dict[float, Array] = field(default_factory=dict)  # (d,) by slow time
+
+    @cached_property
+    def data(self) -> Data:
+        return draw(self.regression, self.number)
+
+    @cached_property
+    def end(self) -> tuple[Array, float]:
+        """(d,) where it ends, and at what rate."""
+        return end_point(self.regression, self.signed, self.number)
+
+    def at(self, times: Array) -> Array:
+        """(T, d) at nondecreasing slow times."""
+        wanted = times.tolist()
+        if all(time in self.known for time in wanted):
+            return np.array([self.known[time] for time in wanted])
+        X, y, c, _ = self.data
+        path = theory.slow_flow(X, y, c, self.init_scale, times, signed=self.signed, find_zeros=self.find_zeros)
+        self.known.update(zip(wanted, path, strict=True))
+        return path
+
+    @cached_property
+    def gradient_flow(self) -> Array:
+        """(d,) where gradient flow ends, and the slow flow starts."""
+        if 0.0 in self.known:
+            return self.known[0.0]
+        return theory.gradient_flow_limit(self.data.X, self.data.y, self.init_scale, signed=self.signed)
+
+    @cached_property
+    def norms(self) -> theory.WeightedNorms:
+        """What the clocks of batch-one runs have in common."""
+        X, y, c, _ = self.data
+        return theory.WeightedNorms(X, y, c, self.init_scale, find_zeros=self.find_zeros)
+
+    @cached_property
+    def norm_growth(self) -> float:
+        """Growth of the squared norm where gradient flow ends, under spherical noise."""
+        return theory.norm_growth(self.data.X, self.data.y, self.gradient_flow)
+
+
+@dataclass(frozen=True)
 class Chalk:
-    """What the theory says about one data set; everything is computed when first asked for."""
+    """What the theory says about one data set on some steps; everything is computed when first asked for."""
 
     params: LabelNoiseParams
-    number: int
-    data: Data
     step: NDArray[np.int64]
+    flow: Flow
+
+    @property
+    def data(self) -> Data:
+        return self.flow.data
 
     @property
     def bytes(self) -> int:
@@ -46,9 +102,8 @@ class Chalk:
 
     @cached_property
     def slow_times(self) -> Array:
-        """(T,) slow time of each recorded step."""
-        p = self.params
-        return slow_time(p, self.step)
+        """(T,) slow time of each step."""
+        return slow_time(self.params, self.step)
 
     @cached_property
     def clock(self) -> Array:
@@ -56,44 +111,59 @@ class Chalk:
         p, data = self.params, self.data
         if p.algorithm != "sgd_label_noise" or p.signed:
             return self.slow_times
-        return theory.batch_one_clock(data.X, data.y, data.c, p.init_scale, p.learning_rate, self.slow_times)
+        return theory.batch_one_clock(
+            data.X, data.y, data.c, p.init_scale, p.learning_rate, self.slow_times, norms=self.flow.norms
+        )
 
     @cached_property
     def path(self) -> Array:
-        """(T, d) the slow flow at the recorded steps."""
-        p, data = self.params, self.data
-        return theory.slow_flow(data.X, data.y, data.c, p.init_scale, self.slow_times, signed=p.signed)
+        """(T, d) the slow flow at the steps."""
+        return self.flow.at(self.slow_times)
 
     @cached_property
     def clocked_path(self) -> Array | None:
         """(T, d) the slow flow on the algorithm's own clock; None where that clock does not exist."""
-        p, data = self.params, self.data
         if self.clock is self.slow_times:
             return self.path
-        if not np.all(np.isfinite(self.clock)):
-            return None
-        return theory.slow_flow(data.X, data.y, data.c, p.init_scale, self.clock, signed=p.signed)
+        return self.flow.at(self.clock) if np.all(np.isfinite(self.clock)) else None
 
-    @cached_property
+    @property
     def gradient_flow(self) -> Array:
         """(d,) where gradient flow ends."""
-        return theory.gradient_flow_limit(self.data.X, self.data.y, self.params.init_scale, signed=self.params.signed)
+        return self.flow.gradient_flow
 
     @property
     def least_norm(self) -> Array:
         """(d,) the interpolator of least weighted l1 norm, where the slow flow ends."""
-        return end_point(self.params.problem, self.number)[0]
+        return self.flow.end[0]
 
     @property
     def decay_rate(self) -> float:
         """The rate at which the slow flow approaches that end."""
-        return end_point(self.params.problem, self.number)[1]
+        return self.flow.end[1]
 
     @cached_property
     def floor(self) -> Array:
         """(T,) eta_k delta_k^2 |beta*|_1: what constant noise leaves of the error."""
-        rate, noise = schedule(self.params, self.step)
+        return self._floor(self.step)
+
+    def _floor(self, step: NDArray[np.int64]) -> Array:
+        rate, noise = schedule(self.params, step)
         return np.asarray(theory.stationary_floor(rate, noise, float(np.sum(np.abs(self.data.beta_star)))))
+
+    @cached_property
+    def looked_at(self) -> tuple[NDArray[np.int64], Array]:
+        """Recorded steps, spread over the run, and slow times at which fading noise is held against the flow."""
+        recorded = recorded_steps(self.params)
+        wanted = np.rint(self.params.steps * (1.0 - np.array(CROSSED)))
+        step = recorded[np.unique(np.searchsorted(recorded, wanted))]
+        return step, slow_time(self.params, step)
+
+    @property
+    def crosses(self) -> bool:
+        """Whether, at one of those steps, the slow flow is below the floor of the noise."""
+        step, times = self.looked_at
+        return bool(np.any(self.error(self.flow.at(times)) <= self._floor(step)))
 
     @cached_property
     def floor_loss(self) -> Array:
@@ -121,33 +191,86 @@ class Chalk:
 @cached(LRUCache(CACHE_BYTES, getsizeof=lambda made: made.bytes), lock=threading.Lock())
 def chalk(params: LabelNoiseParams, number: int) -> Chalk:
     """The theory of the data set of that number, for a run with these params."""
-    return Chalk(params, number, data_numbered(params, number), recorded_steps(params))
+    return Chalk(params, recorded_steps(params), Flow(params.regression, number, params.init_scale, params.signed))
 
 
 @lru_cache(maxsize=256)
-def end_point(problem: LabelNoiseParams, number: int) -> tuple[Array, float]:
-    """Where the slow flow on a data set ends, and at what rate; the same for every way to train on it."""
-    data = data_numbered(problem, number)
-    beta = theory.min_weighted_l1(data.X, data.y, data.c, signed=problem.signed)
+def end_point(regression: Regression, signed: bool, number: int) -> tuple[Array, float]:
+    """Where the slow flow on a data set ends, and at what rate; the same for every way to train on it.
+
+    Above the recovery threshold that is the truth as a rule, and then its dual slack, wanted anyway, is the proof.
+    """
+    X, y, c, truth = draw(regression, number)
+    on = truth != 0.0
+    if regression.n > _threshold(regression, signed) and np.linalg.matrix_rank(X[:, on]) == np.count_nonzero(on):
+        rate = theory.decay_rate(X, truth, c, signed=signed)
+        if rate > 0.0:
+            return truth, float(rate)
+    beta = theory.min_weighted_l1(X, y, c, signed=signed)
     beta.flags.writeable = False
-    return beta, float(theory.decay_rate(data.X, beta, data.c, signed=problem.signed))
+    return beta, float(theory.decay_rate(X, beta, c, signed=signed))
+
+
+def _threshold(regression: Regression, signed: bool) -> float:
+    """Samples beyond which the truth is recovered; of the planar model, which has one sample, infinite."""
+    if regression.covariates == "planar":
+        return np.inf
+    return theory.recovery_threshold(regression.d, regression.sparsity, signed=signed)
+
+
+def numbers(params: LabelNoiseParams) -> list[int]:
+    """The data sets of the run: one in all, or with fresh data one per replicate."""
+    last = params.first_replicate + (params.replicates if params.fresh_data else 1)
+    return [params.data_number(r) for r in range(params.first_replicate, last)]
 
 
 def chalks(params: LabelNoiseParams) -> list[Chalk]:
-    """One for each data set of the run: one in all, or with fresh data one per replicate."""
-    last = params.first_replicate + (params.replicates if params.fresh_data else 1)
-    return [chalk(params, params.data_number(r)) for r in range(params.first_replicate, last)]
+    """One for each data set of the run."""
+    return [chalk(params, number) for number in numbers(params)]
 
 
 def predict(params: LabelNoiseParams) -> Prediction:
     """The chalk lines; over fresh data, their mean over the run's data sets."""
-    every = chalks(params)
+    return _predict(params, chalks(params))
+
+
+def predict_ends(points: Sequence[LabelNoiseParams]) -> list[Prediction]:
+    """The chalk lines on the last step of each run; the slow flow on a data set is followed once for all of them."""
+    flows: dict[tuple[Regression, int, float, bool], Flow] = {}
+    every: list[list[Chalk]] = []
+    for params in points:
+        regression, last = params.regression, recorded_steps(params)[-1:]
+        every.append([])
+        for number in numbers(params):
+            identity = (regression, number, params.init_scale, params.signed)
+            if identity not in flows:
+                flows[identity] = flow = Flow(*identity, find_zeros=False)
+                _ = flow.end  # while the data set is at hand
+            every[-1].append(Chalk(params, last, flows[identity]))
+    asked: dict[int, set[float]] = {}
+    for one in (one for those in every for one in those):
+        asked.setdefault(id(one.flow), {0.0}).update(_asked(one))
+    for flow in flows.values():
+        flow.at(np.array(sorted(asked[id(flow)])))
+    return [_predict(params, those) for params, those in zip(points, every, strict=True)]
+
+
+def _asked(one: Chalk) -> list[float]:
+    """The slow times at which the prediction of the end asks for the slow flow."""
+    if not _follows(one.params):
+        return []
+    times = [one.slow_times, one.clock[np.isfinite(one.clock)], one.looked_at[1] if _anneals(one.params) else []]
+    return [float(time) for part in times for time in part]
+
+
+def _predict(params: LabelNoiseParams, every: list[Chalk]) -> Prediction:
+    """The chalk lines on the steps of `every`."""
     values: dict[str, float | Array | None] = {}
     about: dict[str, About] = {}
 
     def add(name: str, found: list[float] | list[Array] | None, note: About) -> None:
-        mean = None if found is None else np.mean(np.array(found), axis=0)
-        values[name] = None if mean is None else float(mean) if mean.ndim == 0 else mean
+        mean = None if found is None else found[0] if len(found) == 1 else np.mean(np.array(found), axis=0)
+        values[name] = mean if isinstance(mean, np.ndarray) and mean.ndim else None if mean is None else float(mean)
         about[name] = note
 
     first = every[0]
@@ -194,18 +317,12 @@ def predict(params: LabelNoiseParams) -> Prediction:
     pinned = "" if finite else "the constraints alone fix the solution: nothing is left to decay"
     about_rate = About("limit", "best dual slack of that linear program", reason=pinned)
     add("decay_rate", rates if finite else None, about_rate)
-    if params.covariates == "planar":
-        values["recovery_threshold"] = None
-        about["recovery_threshold"] = About("limit", "statistical dimension", reason="the planar model has one sample")
-    else:
-        threshold = theory.recovery_threshold(params.dim, params.sparsity, signed=params.signed)
-        add(
-            "recovery_threshold",
-            [threshold],
-            About("limit", "Donoho & Tanner; statistical dimension of the descent cone"),
-        )
+    threshold = _threshold(params.regression, params.signed)
+    planar = "the planar model has one sample" if params.covariates == "planar" else ""
+    source = "Donoho & Tanner; statistical dimension of the descent cone"
+    add("recovery_threshold", None if planar else [threshold], About("limit", source, reason=planar))
     spherical = params.algorithm == "gaussian_noise" and not params.signed
-    growth = [theory.norm_growth(one.data.X, one.data.y, one.gradient_flow) for one in every] if spherical else None
+    growth = [one.flow.norm_growth for one in every] if spherical else None
     if growth is not None and not np.all(np.isfinite(growth)):
         growth = None
     note = "" if spherical else "only for Gaussian noise on the square parametrisation"
@@ -218,19 +335,20 @@ def predict(params: LabelNoiseParams) -> Prediction:
     if growth is not None:
         pairs = zip(every, growth, strict=True)
         norms = [np.sum(one.gradient_flow) + slope * one.slow_times for one, slope in pairs]
-    add("norm_sq", norms, _norm_note(params, first, note))
+    add("norm_sq", norms, _norm_note(params, note))
     add("equipartition", [1.0] if spherical else None, About("limit", "equipartition of the residual", reason=note))
     return Prediction(step=first.step, prediction=values, about=about)
 
 
-def _norm_note(params: LabelNoiseParams, one: Chalk, silent: str) -> About:
+def _norm_note(params: LabelNoiseParams, silent: str) -> About:
     """Where the growth of the squared norm is claimed: from a dense limit of gradient flow on."""
     source = "limit of gradient flow, then growth at the rate of the Ito correction"
     n, d = params.shape
     if silent or 2 * n >= d:
         reason = silent or "with d/2 samples or more gradient flow ends where weights vanish, and the formula fails"
         return About("limit", source, 0.0, params.steps + 1, None, reason)
-    start = _first(one.step, _settled(params, one.step))
+    step = recorded_steps(params)
+    start = _first(step, _settled(params, step))
     return About("limit", source, 0.0, start, None, "before that the loss is still falling along gradient flow")
 
 
@@ -283,18 +401,20 @@ def _fourth_powers(m: float | Array) -> float | Array:
 
 def _claimed(params: LabelNoiseParams, one: Chalk) -> tuple[int | None, int | None, str]:
     """First and last step on which the chalk line of the error is claimed, and why not elsewhere."""
-    settled = _settled(params, one.step)
+    step = recorded_steps(params)
+    settled = _settled(params, step)
     if params.algorithm == "gd":
-        return _first(one.step, settled), None, "gradient flow has not settled yet"
-    start = _first(one.step, settled & (one.slow_times >= TRANSIENT_SLOW_TIME))
+        return _first(step, settled), None, "gradient flow has not settled yet"
+    start = _first(step, settled & (slow_time(params, step) >= TRANSIENT_SLOW_TIME))
     reason = "before that the loss is still falling along gradient flow"
     kind = params.noise_schedule if params.is_active("noise_schedule") else "constant"
     if kind == "stairs":
         return start, 2 * params.steps // 3, f"{reason}; after the second drop of the rate slow modes stay half relaxed"
-    if kind == "anneal" and _follows(params):
-        above = one.error(one.path) > one.floor
-        below = np.flatnonzero(~above)
-        last = int(one.step[max(below[0] - 1, 0)]) if len(below) else None
+    if _anneals(params) and _follows(params):
+        last = None
+        if one.crosses:  # from the first of the steps at hand at which it does
+            below = np.flatnonzero(one.error(one.path) <= one.floor)
+            last = int(one.step[below[0] - 1]) if len(below) and below[0] > 0 else int(one.step[0]) - 1
         return (
             start,
             last,
@@ -312,6 +432,10 @@ def _settled(params: LabelNoiseParams, step: NDArray[np.int64]) -> NDArray[np.bo
 def _first(step: NDArray[np.int64], condition: NDArray[np.bool_]) -> int:
     """The first step at which a condition holds; beyond the end where it never does."""
     return int(step[np.argmax(condition)]) if np.any(condition) else int(step[-1]) + 1
+
+
+def _anneals(params: LabelNoiseParams) -> bool:
+    return params.is_active("noise_schedule") and params.noise_schedule == "anneal"
 
 
 def _follows(params: LabelNoiseParams) -> bool:

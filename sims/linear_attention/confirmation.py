@@ -34,7 +34,6 @@ SIZES = {"float64": 8.0, "float32": 4.0}
 MOST_DIM = int(LinearAttentionParams.fields()["dim"].le)
 RECORDED = 60  # steps at which the exact loss is taken
 BAYES_DRAWS = 2000
-TESTED = 4096  # prompts tested at once
 
 
 class Contexts:
@@ -351,8 +350,8 @@ def _tested(settings: Settings, contexts: Contexts, A: torch.Tensor) -> dict[str
     alone = Contexts(stack_params(settings, 1, 1), 1, contexts.drawn, contexts.device, settings["dtype"])
     risks: dict[str, list[torch.Tensor]] = {"test_loss": [], "ridge_loss": []}
     eye = torch.eye(alone.d, device=alone.device, dtype=alone.real)
-    for begin in range(0, settings["n_test"], TESTED):
-        count = min(TESTED, settings["n_test"] - begin)
+    for begin in range(0, settings["n_test"], settings["batch"]):
+        count = min(settings["batch"], settings["n_test"] - begin)
         Z, w, _, _ = (values[None] for values in alone.draw(count))
         y = Z @ w + alone.noise_std * alone.normal(1, count, alone.n, 1)
         ridge = torch.linalg.solve(Z.transpose(2, 3) @ Z + alone.noise_std**2 * eye, Z.transpose(2, 3) @ y)
@@ -372,7 +371,7 @@ def stack_bytes(settings: Settings) -> float:
     size, d, n = SIZES[settings["dtype"]], settings["dim"], settings["context_length"]
     contexts, layers = settings["batch"] / settings["tasks"], max(settings["layers"])
     training = settings["runs"] * (contexts * n * d + settings["batch"] * (n + 2.0 * d) * (3.0 * layers + 4.0))
-    test = min(TESTED, settings["n_test"]) * (n * d + 4.0 * d * d + (4.0 + settings["runs"]) * (n + d))
+    test = settings["batch"] * (n * d + 4.0 * d * d + (4.0 + settings["runs"]) * (n + d))
     return size * max(training, test)
 
 
@@ -446,7 +445,7 @@ def draw_stack(settings: Settings, numbers: Numbers) -> Figure:
     means = [float(np.mean(_over_runs(settings, numbers, k, "test_loss"))) for k in settings["layers"]]
     lines = [
         Line("layers trained", layers, means, 0),
-        Line("as many plain steps at their best", layers, [limits[k] for k in settings["layers"]], 6, dashed=True),
+        Line("plain steps at their best", layers, [limits[k] for k in settings["layers"]], 6, dashed=True),
         Line("ridge regression", [layers[0], layers[-1]], [bayes, bayes], 1, dashed=True),
     ]
     title = f"Layers on each other, {settings['dim']} dimensions, {settings['context_length']} examples"

@@ -6,7 +6,7 @@ Mahankali, Hashimoto & Ma 2024. Its population loss is a polynomial in the weigh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..engine import (
@@ -434,6 +434,12 @@ def predict(params: LinearAttentionParams) -> Prediction:
     return prediction.predict(params)
 
 
+def predict_ends(points: Sequence[LinearAttentionParams]) -> list[Prediction]:
+    from . import prediction
+
+    return prediction.predict_ends(points)
+
+
 def derive(params: LinearAttentionParams, trace: Trace, predicted: Prediction) -> Mapping[str, NDArray[np.float64]]:
     from . import prediction
 
@@ -491,13 +497,15 @@ def work(params: LinearAttentionParams) -> Work:
     if params.training == "finite_prompts":
         numbers += 3.0 * params.n_prompts * d + 4.0 * d**4
     flows, law = 0.0, params.law
-    logistic = len({*law.spectrum}) == len({*law.task}) == 1 and params.model != "separate_key_query"
+    isotropic = len({*law.spectrum}) == len({*law.task}) == 1
+    logistic = isotropic and params.model != "separate_key_query"
     if params.training == "exact_gradient" and params.model != "literal" and not logistic:
         flows = float(1 if params.init == "balanced" else min(params.replicates, MOST_FLOWS))
     return Work(
         per_replicate={**counts(params), "replicate": 1.0},
         once={"flow": flows * (1.0 + d / 10.0), "bayes": 1.0},
         bytes=8.0 * (params.replicates * numbers + recorded * min(d, FRAME_SIZE) ** 2 + 3e6),
+        ends={"flow": flows * (1.0 + d / 10.0), "bayes": 0.2 if isotropic else 1.0},
     )
 
 
@@ -524,7 +532,7 @@ def probes() -> Mapping[str, Callable[[], float]]:
         from theory.linear_attention_flow import merged_flow
 
         lam = np.array([4.0, 2.0, 1.0, 0.5, 0.25])
-        merged_flow(np.linspace(0.0, 1.0, 300), lam, np.ones(5), 20, 0.25, np.full(5, 1e-3), 2e-3)
+        merged_flow(np.linspace(0.0, 1.0, 300), lam, np.ones(5), 20, 0.25, np.full(5, 1e-3), 2e-3, timed=False)
         return 1.5
 
     def bayes() -> float:
@@ -752,6 +760,7 @@ LAB = Lab(
     recorded_steps=recorded_steps,
     simulate=simulate,
     predict=predict,
+    predict_ends=predict_ends,
     derive=derive,
     work=work,
     probes=probes,

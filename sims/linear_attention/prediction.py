@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -43,6 +43,20 @@ class Optimum(NamedTuple):
 
 
 def predict(params: LinearAttentionParams) -> Prediction:
+    return _predict(params)
+
+
+def predict_ends(points: Sequence[LinearAttentionParams]) -> list[Prediction]:
+    """The lines of each run. Those at one context length follow each other, and share the draws of their ridge risk.
+
+    The clock needs its whole curve, for the half time; what a run spends on it is little.
+    """
+    order = sorted(range(len(points)), key=lambda i: (points[i].dim, points[i].context_length))
+    found = {i: _predict(points[i]) for i in order}
+    return [found[i] for i in range(len(points))]
+
+
+def _predict(params: LinearAttentionParams) -> Prediction:
     step = recorded_steps(params)
     values: dict[str, float | Array | None] = {}
     about: dict[str, About] = {}
@@ -107,6 +121,7 @@ def derive(params: LinearAttentionParams, trace: Trace) -> Mapping[str, Array]:
 # -- the optimum -----------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=64)
 def prompts_of(law: Law) -> theory.Prompts:
     """The law of the prompts as the theory takes it."""
     return theory.Prompts.commuting(law.n, np.array(law.spectrum), np.array(law.task), law.noise_var)
@@ -268,9 +283,9 @@ def _path(params: LinearAttentionParams, replicate: int, times: Array) -> flow.F
     c, A = _start_blocks(params, replicate)
     if params.model == "separate_key_query":
         third, k = scale ** (1.0 / 3.0), start(params, replicate)[1:].reshape(2, -1).mean(axis=0)
-        return flow.separate_flow(third**2 * times, lam, t, law.n, law.noise_var, third * k, third * c)
+        return flow.separate_flow(third**2 * times, lam, t, law.n, law.noise_var, third * k, third * c, timed=False)
     root = np.sqrt(scale)
-    return flow.merged_flow(scale * times, lam, t, law.n, law.noise_var, root * np.diag(A), root * c)
+    return flow.merged_flow(scale * times, lam, t, law.n, law.noise_var, root * np.diag(A), root * c, timed=False)
 
 
 def _own_half_time(params: LinearAttentionParams, c: float, a: float) -> float:
@@ -341,6 +356,13 @@ def _bayes(params: LinearAttentionParams) -> tuple[float | None, About]:
     return value, About("sampled" if error > 0 else "exact", source, error)
 
 
+@lru_cache(maxsize=32)
+def _isotropic_draws(d: int, n: int) -> list[ridge.Tridiagonals]:
+    """Matrices that the risks at every noise share."""
+    draws = max(1000, BAYES_DRAWS * 5 // max(5, min(d, n)))
+    return ridge.isotropic_draws(d, n, draws, np.random.default_rng(0))
+
+
 @lru_cache(maxsize=256)
 def bayes(law: Law) -> tuple[float, float, str]:
     """Loss of ridge regression, its standard error, and by which method."""
@@ -349,8 +371,8 @@ def bayes(law: Law) -> tuple[float, float, str]:
         return ridge.bayes_scalar(law.n, law.noise_var, float(m[0])), 0.0, "ridge regression, by quadrature"
     rng = np.random.default_rng(0)
     if np.ptp(m) <= 1e-12 * m[0]:
-        draws = max(1000, BAYES_DRAWS * 5 // max(5, min(d, law.n)))
-        found = ridge.bayes_isotropic(d, law.n, law.noise_var, draws, rng, float(m[0]))
+        drawn = _isotropic_draws(d, law.n) if law.noise_var > 0 else ()
+        found = ridge.bayes_isotropic(d, law.n, law.noise_var, 0, rng, float(m[0]), drawn)
         return found.mean, found.error, "ridge regression, by draws of a bidiagonal matrix"
     draws = int(np.clip(2e6 / d**3, 200, 4000))
     found = ridge.bayes_sampled(m, law.n, law.noise_var, draws, rng)

@@ -133,9 +133,9 @@ def _judge_half_times(tolerance: float) -> Callable[[Sequence[Run]], Measured]:
 def _judge_order(runs: Sequence[Run]) -> Measured:
     """Number of pairs of kinds of which the stronger one is learned later."""
     (run,) = runs
-    times = [float(run.values[f"half_time_{i + 1}"][0]) for i in range(min(KINDS, len(run.params.strengths)))]
+    times = [float(run.values[f"half_time_{i + 1}"][0]) for i in range(min(KINDS, len(run.params.phi)))]
     times = [math.inf if math.isnan(t) else t for t in times]
-    phi = run.params.strengths
+    phi = run.params.phi
     wrong = sum(phi[i] > phi[j] and times[i] > times[j] for i in range(len(times)) for j in range(len(times)))
     return _exact(float(wrong), 1e-9)
 
@@ -180,10 +180,9 @@ def _judge_sgd(before_head: bool, tolerance: float) -> Callable[[Sequence[Run]],
 def _judge_fast(runs: Sequence[Run]) -> Measured:
     """Least over most: the weight of the strongest kind over that at its minimum, in the worst replicate."""
     (run,) = runs
-    fastest = int(np.argmax(run.params.strengths))
-    expected = math.sqrt(_gram(run.params)[fastest])
-    found = run.trace.finals["weights"][:, -1, fastest] / expected
-    return _worst_ratio(found, np.ones(len(found)), 0.01)
+    fastest = int(np.argmax(run.params.phi))
+    found = run.trace.finals["weights"][:, -1, fastest]
+    return _worst_ratio(found, np.full(len(found), math.sqrt(_gram(run.params)[fastest])), 0.01)
 
 
 def _judge_best(runs: Sequence[Run]) -> Measured:
@@ -193,8 +192,8 @@ def _judge_best(runs: Sequence[Run]) -> Measured:
     (run,) = runs
     p, q = kinds_of(run.params)
     kept = np.argsort(-(p / q), kind="stable")[: run.params.outputs]
-    found = run.trace.finals["weights"][:, -1, kept] / np.sqrt(_gram(run.params)[kept])
-    return _worst_ratio(found, np.ones_like(found), 0.05)
+    found = run.trace.finals["weights"][:, -1, kept]
+    return _worst_ratio(found, np.broadcast_to(np.sqrt(_gram(run.params)[kept]), found.shape), 0.05)
 
 
 def _errors(run: Run) -> tuple[Array, list[tuple[float, float | None]]]:

@@ -47,10 +47,18 @@ class ProjectionHeadParams(Params):
     """Parameters of the features, of a deep linear encoder, and of a task that one feature decides."""
 
     strengths: tuple[float, ...] = param(
-        (2.0, 1.0, 1.0, 0.5), ge=0.01, le=10.0, symbol=r"\phi", help="Size of each kind of feature."
+        (2.0, 1.0, 1.0, 0.5),
+        ge=0.01,
+        le=10.0,
+        symbol=r"\phi",
+        help="Size of each kind of feature; kinds beyond the list have the last one.",
     )
     noises: tuple[float, ...] = param(
-        (0.5, 0.1, 1.0, 0.05), ge=0.0, le=10.0, symbol=r"\nu", help="Noise that a view adds to each kind of feature."
+        (0.5, 0.1, 1.0, 0.05),
+        ge=0.0,
+        le=10.0,
+        symbol=r"\nu",
+        help="Noise that a view adds to each kind of feature; kinds beyond the list have the last one.",
     )
     copies: tuple[float, ...] = param(
         (1.0,), ge=1, le=MOST_FEATURES, help="How many features there are of each kind; kinds beyond the list have one."
@@ -114,10 +122,7 @@ class ProjectionHeadParams(Params):
     )
 
     def rules(self) -> Iterator[Problem]:
-        kinds = len(self.strengths)
-        if len(self.noises) != kinds:
-            allowed = f"there must be one for each of the {kinds} strengths"
-            yield Problem("noises", self.noises, allowed, "Give as many noises as strengths.")
+        kinds = len(self.phi)
         if any(count != int(count) for count in self.copies) or len(self.copies) > kinds:
             allowed = f"it must list whole numbers, at most {kinds} of them"
             yield Problem("copies", self.copies, allowed, "Set copies to 1.")
@@ -132,10 +137,20 @@ class ProjectionHeadParams(Params):
             yield Problem("width", self.width, allowed, f"Set width to {self.features} or more.")
 
     @property
+    def phi(self) -> tuple[float, ...]:
+        """Strength of each kind; kinds beyond the list have the last one."""
+        return self.strengths + (self.strengths[-1],) * (len(self.noises) - len(self.strengths))
+
+    @property
+    def nu(self) -> tuple[float, ...]:
+        """Noise of each kind; kinds beyond the list have the last one."""
+        return self.noises + (self.noises[-1],) * (len(self.strengths) - len(self.noises))
+
+    @property
     def counts(self) -> tuple[int, ...]:
         """Number of features of each kind."""
         given = tuple(int(count) for count in self.copies)
-        return given + (1,) * (len(self.strengths) - len(given))
+        return given + (1,) * (len(self.phi) - len(given))
 
     @property
     def features(self) -> int:
@@ -193,13 +208,12 @@ def work(params: ProjectionHeadParams) -> Work:
     elif params.in_full:
         steps["matrices"] = params.steps * (4.0 * L * m * m * d + 2000.0 * L)
     else:
-        steps["gains"] = params.steps * len(params.strengths) * L * (L + 8.0)
-    steps["downstream"] = (L + 1.0) * (n * d * min(n, d) + 2e5) + recorded * (
-        1.3e5 + (L * m**3 if params.in_full else 0.0)
-    )
+        steps["gains"] = params.steps * len(params.phi) * L * (L + 8.0)
+    steps["downstream"] = 4000.0 * d + (L + 1.0) * (n * d * min(n, d) + 400.0 * d + 2e4)
+    steps["look"] = recorded * (2.0 + L * (m / 20.0) ** 3 if params.in_full else 1.0)
     return Work(
         per_replicate=steps,
-        once={"downstream": 3e5 * len(params.strengths) * (5.0 if params.weight_decay > 0 or L > 2 else 1.0)},
+        once={"chalk": len(params.phi) * (10.0 if params.weight_decay > 0 or L > 2 else 1.0)},
         bytes=8.0 * (6.0 * L * m * m + (L + 2.0) * n * d + 4000.0 * d + params.replicates * 14.0 * recorded + 2e5),
     )
 

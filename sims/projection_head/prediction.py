@@ -28,7 +28,7 @@ _EQUIVALENT = "deterministic equivalent of ridge regression"
 
 def kinds_of(params: ProjectionHeadParams) -> tuple[Array, Array]:
     """p and q of each kind."""
-    return theory.moments(np.array(params.strengths), np.array(params.noises))
+    return theory.moments(np.array(params.phi), np.array(params.nu))
 
 
 def balanced(params: ProjectionHeadParams) -> bool:
@@ -156,7 +156,7 @@ def _imbalance(params: ProjectionHeadParams, times: Array) -> tuple[float | Arra
 def downstream(params: ProjectionHeadParams) -> Array:
     """(L + 1,) expected test error of each layer at the end of training, from balanced layers."""
     shares = theory.layer_weights(np.array(final_gram(params)), params.layers)
-    amplitudes = np.repeat(shares * np.array(params.strengths), params.counts, axis=1)
+    amplitudes = np.repeat(shares * np.array(params.phi), params.counts, axis=1)
     target = int(sum(params.counts[: params.relevant - 1]))
     return np.array([theory.downstream_mse(one, target, params.n_labelled, params.ridge) for one in amplitudes])
 

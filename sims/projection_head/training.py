@@ -38,7 +38,7 @@ def of_kinds(params: ProjectionHeadParams, values: Array) -> Array:
 
 def moments(params: ProjectionHeadParams) -> tuple[Array, Array]:
     """p and q: moments across views and within one, of each feature (d,), or of each kind where kinds are trained."""
-    phi, nu = np.array(params.strengths), np.array(params.noises)
+    phi, nu = np.array(params.phi), np.array(params.nu)
     if params.in_full:
         phi, nu = per_feature(params, phi), per_feature(params, nu)
     return phi**2, phi**2 + nu**2
@@ -55,7 +55,7 @@ def start_of(params: ProjectionHeadParams, replicate: int) -> Array:
     scale = np.full(L, params.init_scale)
     scale[-1] *= params.head_ratio
     if not params.in_full:
-        return np.tile(scale[:, None], (1, len(params.strengths)))
+        return np.tile(scale[:, None], (1, len(params.phi)))
     if params.init == "aligned":
         return scale[:, None, None] * np.eye(d)
     sizes = [d, *[params.width] * (L - 1), params.n_outputs]
@@ -67,11 +67,17 @@ def start_of(params: ProjectionHeadParams, replicate: int) -> Array:
     return W
 
 
+def kind_weights(params: ProjectionHeadParams, theta: Array) -> Array:
+    """(L + 1, kinds) weights of each kind of feature, means over its features."""
+    if params.in_full:
+        return of_kinds(params, weights(params, theta))
+    return np.concatenate([np.ones((1, theta.shape[1])), np.cumprod(np.abs(theta), axis=0)])
+
+
 def weights(params: ProjectionHeadParams, theta: Array) -> Array:
     """g (L + 1, d): norm of each feature's column after 0, 1, ..., L layers."""
     if not params.in_full:
-        kinds = np.concatenate([np.ones((1, theta.shape[1])), np.cumprod(np.abs(theta), axis=0)])
-        return np.repeat(kinds, params.counts, axis=1)
+        return np.repeat(kind_weights(params, theta), params.counts, axis=1)
     prefix = np.empty((params.layers + 1, theta.shape[1], params.features))
     kernels.product(theta, prefix)
     return np.sqrt(np.sum(prefix**2, axis=1))
@@ -114,7 +120,7 @@ def relative_gradient(params: ProjectionHeadParams, theta: Array) -> Array:
 def simulate(params: ProjectionHeadParams, replicate: int, monitor: Monitor) -> Replicate:
     step = recorded_steps(params)
     frame_step = thin(step) if replicate == params.first_replicate else step[:0]
-    kinds = len(params.strengths)
+    kinds = len(params.phi)
     frames = np.full((len(frame_step), params.layers + 1, kinds), np.nan)
     theta = start_of(params, replicate)
     p, q = moments(params)
@@ -127,7 +133,7 @@ def simulate(params: ProjectionHeadParams, replicate: int, monitor: Monitor) -> 
             status, at = advance(at, int(wanted))
             if status != kernels.DONE:
                 break
-        g = of_kinds(params, weights(params, theta))
+        g = kind_weights(params, theta)
         shown = np.full((2, KINDS), np.nan)
         shown[:, : min(kinds, KINDS)] = g[[-1, -2], :KINDS]
         past = loss(params, theta), imbalance(params, theta), _time(params, int(wanted))
@@ -162,7 +168,7 @@ def _advance(
     p, q = moments(params)
     watched = (monitor.cancel, monitor.progress)
     if params.training == "sgd":
-        phi, nu = per_feature(params, params.strengths), per_feature(params, params.noises)
+        phi, nu = per_feature(params, params.phi), per_feature(params, params.nu)
         streams = [generator(params.seed, STREAMS[name], replicate) for name in ("signs", "first", "second")]
         fixed = (phi, nu, params.weight_decay, params.learning_rate, params.steps, params.batch, params.outputs, theta)
         return lambda first, last: kernels.sgd(*fixed, first, last, *streams, *watched)
@@ -179,7 +185,7 @@ def _finals(
     finite = bool(np.all(np.isfinite(theta)))
     g = weights(params, theta) if finite else np.full((params.layers + 1, params.features), np.nan)
     mse, wrong = downstream(params, replicate, g)
-    moving = relative_gradient(params, theta) if finite else np.full(len(params.strengths), np.nan)
+    moving = relative_gradient(params, theta) if finite else np.full(len(params.phi), np.nan)
     times = np.full(KINDS, np.nan)
     known = (of_kinds(params, reached) if params.in_full else reached)[:KINDS]
     times[: len(known)] = known
@@ -203,7 +209,7 @@ def downstream(params: ProjectionHeadParams, replicate: int, g: Array) -> tuple[
     n, d = params.n_labelled, params.features
     signs = _signs(params, replicate, "labelled", n)
     fresh = _signs(params, replicate, "test", N_TEST)
-    phi = per_feature(params, params.strengths)
+    phi = per_feature(params, params.phi)
     target = int(sum(params.counts[: params.relevant - 1]))
     one = (np.arange(d) == target).astype(np.float64)
     mse, wrong = np.full(len(g), np.nan), np.full(len(g), np.nan)
@@ -249,14 +255,30 @@ def probes() -> Mapping[str, Callable[[], float]]:
 
         return probe_once
 
+    def look() -> float:
+        params = ProjectionHeadParams.make()
+        theta = start_of(params, 0)
+        for _ in range(50):
+            kind_weights(params, theta), loss(params, theta), imbalance(params, theta)
+        return 50.0
+
+    def chalk() -> float:
+        from . import prediction
+
+        prediction._paths.cache_clear()
+        prediction.predict(ProjectionHeadParams.make())
+        return 4.0
+
     def task() -> float:
         params = ProjectionHeadParams.make(strengths=(3.0, 1.0), noises=(1.0, 1.0), copies=(1.0, 59.0))
         downstream(params, 0, weights(params, start_of(params, 0)))
-        return 3.0 * (20.0 * 60.0 * 20.0 + 2e5)
+        return work(params).per_replicate["downstream"]
 
     return {
         "gains": trained("gains", steps=20_000),
         "matrices": trained("matrices", init="gaussian", steps=2000),
         "sgd": trained("sgd", training="sgd", steps=100),
         "downstream": task,
+        "look": look,
+        "chalk": chalk,
     }

@@ -42,6 +42,22 @@ class Points(NamedTuple):
     factor: Array  # (n, p) all coordinates where p is so small that products with them are cheaper, else (n, 0)
 
 
+class Labels(NamedTuple):
+    """Which clusters the training points are of, and how they are labelled."""
+
+    cluster: NDArray[np.int64]  # (n,) 0..3
+    label: Array  # (n,) observed, +-1
+    clean: Array  # (n,) +-1
+    counts: NDArray[np.int64]  # (2, 2, 2) points with mean c, sign + or -, observed label +1 or -1
+
+
+class LabelSum(NamedTuple):
+    """v = sum_i y_i x_i, the direction of the first step: what of it is along the means, and |v|^2."""
+
+    along: Array  # (2,)
+    norm_sq: float
+
+
 class Problem(NamedTuple):
     """All inner products of one replicate; see `kernels.simulate`."""
 
@@ -70,16 +86,7 @@ def _points(
     def draw(name: str) -> np.random.Generator:
         return generator(seed, STREAMS[name], replicate)
 
-    if sampler == "stratified":
-        cluster = np.repeat(np.arange(4), n // 4)
-        flipped = np.arange(n) % (n // 4) < flips
-    else:
-        cluster = draw("cluster").integers(0, 4, n)
-        flipped = draw("flip").random(n) < flip
-    clean = np.where(cluster < 2, 1.0, -1.0)
-    label = np.where(flipped, -clean, clean)
-    counts = np.zeros((2, 2, 2), dtype=np.int64)
-    np.add.at(counts, (cluster // 2, cluster % 2, (label < 0).astype(int)), 1)
+    cluster, label, clean, counts = _labels(seed, replicate, n, flip, sampler, flips)
     plane = centres(cluster, mu) + draw("signal").standard_normal((n, 2))
     gram, triangle, factor = plane @ plane.T, None, np.empty((n, 0))
     if mode == "sampled":
@@ -95,6 +102,56 @@ def _points(
         if array is not None:
             array.flags.writeable = False
     return found
+
+
+def labels(params: XorGrokkingParams, replicate: int) -> Labels:
+    """The labels of one replicate; shared between callers, its arrays read-only."""
+    p = params
+    return _labels(p.seed, replicate, p.n_train, p.label_flip_prob, p.label_sampler, p.flips_per_cluster)
+
+
+@lru_cache(maxsize=256)
+def _labels(seed: int, replicate: int, n: int, flip: float, sampler: str, flips: int) -> Labels:
+    if sampler == "stratified":
+        cluster = np.repeat(np.arange(4), n // 4)
+        flipped = np.arange(n) % (n // 4) < flips
+    else:
+        cluster = generator(seed, STREAMS["cluster"], replicate).integers(0, 4, n)
+        flipped = generator(seed, STREAMS["flip"], replicate).random(n) < flip
+    clean = np.where(cluster < 2, 1.0, -1.0)
+    label = np.where(flipped, -clean, clean)
+    counts = np.zeros((2, 2, 2), dtype=np.int64)
+    np.add.at(counts, (cluster // 2, cluster % 2, (label < 0).astype(int)), 1)
+    found = Labels(cluster, label, clean, counts)
+    for array in found:
+        array.flags.writeable = False
+    return found
+
+
+def label_sum(params: XorGrokkingParams, replicate: int) -> LabelSum:
+    """v of one replicate, with the bits of its points but without their inner products."""
+    p = params
+    asked = (p.seed, replicate, p.n_train, p.label_flip_prob, p.label_sampler, p.flips_per_cluster)
+    found = _labels(*asked)
+    along = found.label @ centres(found.cluster, p.mu) + _signal_sum(*asked)
+    return LabelSum(along, float(np.sum(along**2)) + _noise_sum(p.dim, p.data_mode, *asked))
+
+
+@lru_cache(maxsize=4096)
+def _signal_sum(seed: int, replicate: int, n: int, flip: float, sampler: str, flips: int) -> Array:
+    """(2,) of v, what noise adds along the means."""
+    label = _labels(seed, replicate, n, flip, sampler, flips).label
+    return np.asarray(label @ generator(seed, STREAMS["signal"], replicate).standard_normal((n, 2)))
+
+
+@lru_cache(maxsize=4096)
+def _noise_sum(dim: int, mode: str, seed: int, replicate: int, n: int, flip: float, sampler: str, flips: int) -> float:
+    """|v|^2 outside the plane of the means; the same for every signal."""
+    label = _labels(seed, replicate, n, flip, sampler, flips).label
+    noise = generator(seed, STREAMS["noise"], replicate)
+    if mode == "sampled":
+        return float(np.sum((label @ bartlett(n, dim - 2, noise, generator(seed, STREAMS["radius"], replicate))) ** 2))
+    return sum(float(np.sum((label @ block) ** 2)) for block in _blocks(noise, n, dim - 2))
 
 
 def problem(params: XorGrokkingParams, replicate: int, cancel: NDArray[np.uint8] | None = None) -> Problem:

@@ -7,7 +7,7 @@ Frei, Vardi & Hu 2024.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ..engine import (
@@ -260,6 +260,12 @@ def predict(params: XorGrokkingParams) -> Prediction:
     return prediction.predict(params)
 
 
+def predict_ends(points: Sequence[XorGrokkingParams]) -> list[Prediction]:
+    from . import prediction
+
+    return prediction.predict_ends(points)
+
+
 def derive(params: XorGrokkingParams, trace: Trace, predicted: Prediction) -> Mapping[str, NDArray[np.float64]]:
     from . import prediction
 
@@ -299,8 +305,12 @@ def work(params: XorGrokkingParams) -> Work:
             "map": 1.0 * recorded * m * MAP_POINTS**2,
             "product": 2.0 * params.replicates * n**3,
             "replicate": 1.0 * params.replicates,
-            # The limit of aligned neurons, drawn by the prediction where it speaks.
+            # The limit of aligned neurons, where the prediction speaks of it.
             "strong_signal": float(params.label_sampler == "stratified" and params.signal > 0),
+        },
+        ends={
+            "draw": 1.0 * params.replicates * n * (params.dim if params.data_mode == "direct" else n),
+            "strong_signal": 1.0,
         },
         bytes=8.0
         * (
@@ -352,7 +362,7 @@ def probes() -> Mapping[str, Callable[[], float]]:
     def strong_signal() -> float:
         from theory.xor_grokking import strong_signal_error
 
-        strong_signal_error(200, 4.0, 0.1, np.random.default_rng(0))
+        strong_signal_error(200, 4.0, 0.1)
         return 1.0
 
     return {
@@ -511,6 +521,7 @@ LAB = Lab(
     recorded_steps=recorded_steps,
     simulate=simulate,
     predict=predict,
+    predict_ends=predict_ends,
     derive=derive,
     work=work,
     probes=probes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from theory import xor_grokking as theory
 
 from ..engine import About, Prediction, Trace
-from .gram import points
+from ..engine.lab import Kind
+from .gram import label_sum, labels, points
 from .lab import CLUSTERS, XorGrokkingParams, recorded_steps
 
 Array = NDArray[np.float64]
@@ -30,33 +31,40 @@ _ALIGNED = "linearised clock: clean points fire for ever, others once"
 
 
 def predict(params: XorGrokkingParams) -> Prediction:
-    step = recorded_steps(params)
+    return _predict(params, recorded_steps(params))
+
+
+def predict_ends(points: Sequence[XorGrokkingParams]) -> list[Prediction]:
+    """The lines on the last step of each run; what the points have in common is drawn and summed once."""
+    return [_predict(params, recorded_steps(params)[-1:]) for params in points]
+
+
+def _predict(params: XorGrokkingParams, step: NDArray[np.int64]) -> Prediction:
     values: dict[str, float | Array | None] = {}
     about: dict[str, About] = {}
 
     def add(name: str, value: float | Array | None, note: About) -> None:
         values[name], about[name] = value, note
 
-    def late(kind: str, source: str, silent: str, error: float = 0.0) -> About:
+    def late(kind: Kind, source: str, silent: str) -> About:
         """A line about late training: claimed from step LATE on, or nowhere, with the reason."""
         start = LATE if not silent else params.steps + 1
-        assert kind in ("limit", "heuristic", "sampled")
-        return About(kind, source, error, start, None, silent or "before that neurons are still turning")  # type: ignore[arg-type]
+        return About(kind, source, 0.0, start, None, silent or "before that neurons are still turning")
 
     n, signal, noise = params.n_train, params.signal, params.label_noise
     stratified = params.label_sampler == "stratified"
     train_one = theory.step_one_train_accuracy(n, params.dim, params.width, signal, noise, params.label_sampler)
     silent_one = _step_one_silence(params)
     first = About("heuristic", _OWN_TERM, 0.0, 1, 1, silent_one or "only step one is a matter of one formula")
+    nowhere = params.steps + 1 if silent_one else None
     if silent_one:
-        first = About("heuristic", _OWN_TERM, 0.0, params.steps + 1, None, silent_one)
+        first = About("heuristic", _OWN_TERM, 0.0, nowhere, None, silent_one)
     add("train_accuracy", _two_levels(step, 0, 0.5, train_one), first)
-    add("step_one_train_accuracy", train_one, About("heuristic", _OWN_TERM, reason=silent_one))
+    add("step_one_train_accuracy", train_one, About("heuristic", _OWN_TERM, 0.0, nowhere, None, silent_one))
 
-    drawn = [points(params, r) for r in _replicates(params)]
-    offsets = [theory.linear_offsets(one.plane, one.label, one.gram, params.mu) for one in drawn]
+    offsets = [theory.linear_offsets(*label_sum(params, r), params.mu) for r in _replicates(params)]
     linear = np.mean([theory.linear_cluster_accuracies(b) for b in offsets], axis=0)
-    survive = np.mean([theory.clusters_survive(one.counts) for one in drawn], axis=0)
+    survive = np.mean([_survivors(labels(params, r).counts.tobytes()) for r in _replicates(params)], axis=0)
     no_rule = _rule_silence(params)
     add("step_one_test_accuracy", 0.5, About("exact", _LINEAR))
     for name, at_one, at_end in zip(CLUSTERS, linear, survive, strict=True):
@@ -86,12 +94,11 @@ def predict(params: XorGrokkingParams) -> Prediction:
     add("cross_alignment", np.zeros(len(step)), late("limit", _ALIGNED, no_plateau))
 
     if stratified and signal > 0:
-        error, sampling = _strong_signal(n, signal, noise)
-        strong = late("sampled", "strong-signal limit of aligned neurons", _strong_silence(params), sampling)
-        add("strong_signal_test_accuracy", 1.0 - error, strong)
+        strong = late("limit", "strong-signal limit of aligned neurons", _strong_silence(params))
+        add("strong_signal_test_accuracy", 1.0 - _strong_signal(n, signal, noise), strong)
     else:
         why = "the strong-signal limit is derived for stratified labels and a signal"
-        add("strong_signal_test_accuracy", None, About("sampled", "strong-signal limit", reason=why))
+        add("strong_signal_test_accuracy", None, About("limit", "strong-signal limit", reason=why))
     return Prediction(step=step, prediction=values, about=about)
 
 
@@ -201,6 +208,11 @@ def _normal(z: float) -> float:
     return float(ndtr(z))
 
 
-@lru_cache(maxsize=64)
-def _strong_signal(n: int, signal: float, noise: float) -> tuple[float, float]:
-    return theory.strong_signal_error(n, signal, noise, np.random.default_rng(0))
+@lru_cache(maxsize=1024)
+def _strong_signal(n: int, signal: float, noise: float) -> float:
+    return theory.strong_signal_error(n, signal, noise)
+
+
+@lru_cache(maxsize=1024)
+def _survivors(counts: bytes) -> NDArray[np.bool_]:
+    return theory.clusters_survive(np.frombuffer(counts, dtype=np.int64).reshape(2, 2, 2))

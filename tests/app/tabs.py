@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,12 +27,16 @@ TIMER_SECONDS = 10.0
 
 
 class Tab:
-    """A tab at an address. `await tab.open()` loads it; `tab.url` is the address as the server has written it."""
+    """A tab at an address. `await tab.open()` loads it; `tab.url` is the address as the server has written it.
 
-    def __init__(self, url: str, origin: str = ""):
+    `below` is the path below which a proxy shows the app, `trust` whom a secure connection believes.
+    """
+
+    def __init__(self, url: str, below: str = "", trust: ssl.SSLContext | None = None):
         parts = urlsplit(url)
-        self.base, self.page, self.query = f"{parts.scheme}://{parts.netloc}", parts.path.strip("/"), parts.query
-        self.origin = origin
+        self.base = f"{parts.scheme}://{parts.netloc}{below}"
+        self.page, self.query = parts.path.removeprefix(below).strip("/"), parts.query
+        self._trust = trust
         self.polls = 0  # messages sent by the timers of fragments
         self.errors: list[str] = []
         self._channel: ClientConnection | None = None
@@ -62,9 +67,15 @@ class Tab:
     async def connect(self) -> None:
         """Open the websocket; a tab that had one before asks for its session back."""
         protocols = ["streamlit", "xsrf", self._session] if self._session else ["streamlit"]
-        address = f"ws://{urlsplit(self.base).netloc}{STREAM}"
+        parts = urlsplit(self.base)
         self._channel = await connect(
-            address, subprotocols=protocols, max_size=None, compression=None, ping_interval=None
+            f"{parts.scheme.replace('http', 'ws')}://{parts.netloc}{parts.path}{STREAM}",
+            subprotocols=protocols,
+            origin=f"{parts.scheme}://{parts.netloc}",
+            ssl=self._trust,
+            max_size=None,
+            compression=None,
+            ping_interval=None,
         )
         self._reader = asyncio.create_task(self._read())
 
@@ -200,7 +211,7 @@ class Tab:
         request.query_string, request.page_script_hash, request.page_name = self.query, self._page_hash, page_name
         request.fragment_id, request.is_auto_rerun = fragment_id, is_auto_rerun
         request.widget_states.widgets.extend([*self._states.values(), *([_pressed] if _pressed else [])])
-        request.context_info.url = (self.origin or self.base) + f"/{self.page}"
+        request.context_info.url = f"{self.base}/{self.page}"
         await self._channel.send(message.SerializeToString())
 
     async def settled(self, before: int, seconds: float = PATIENCE_SECONDS) -> None:

@@ -190,7 +190,7 @@ def test_while_the_class_guesses_nothing_gives_the_answer_away(room, hides):
     assert me.rooms().guesses(room.code, 1)[0].choice == 1 and "Your guess is in" in texts(app)
     me.rooms().reveal(room.code)
     settled(app.run())
-    assert app.header[0].value == "Does the theory hold here?"
+    assert "Does the theory hold here?" in [head.value for head in app.header]
     assert any("1 of 1 · your guess **✓ the outcome**" in bar.proto.text for bar in app.get("progress"))
 
 

@@ -54,7 +54,12 @@ def state(app):
 
 def titles(app):
     """The runs of the list, without the headings of the lab's page."""
-    of_lab = ("Pictures", "What the theory says, in numbers", "Does the theory hold here?")
+    of_lab = (
+        "Pictures",
+        "What the theory says, in numbers",
+        "Confirmed by independent experiments",
+        "Does the theory hold here?",
+    )
     return [head.value for head in app.header if head.value not in of_lab]
 
 

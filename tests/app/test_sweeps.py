@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 from app.frame import sweep_jobs
 from app.frame.player import pack
 from app.frame.state import decode
-from app.frame.sweep_jobs import Sweeps, claimed_points, require_few, require_live, server_sweeps
+from app.frame.sweep_jobs import Sweeps, require_few, require_live, server_sweeps
 from app.frame.sweep_pictures import points_of, sweep_picture
 from app.frame.sweep_state import (
     OWN_KEYS,
@@ -145,6 +145,18 @@ def test_a_lab_page_links_to_a_sweep_around_its_run():
     assert notices == []
     assert (state.preset, state.base) == ("edge", base)
     assert state.grid == default_state(LAB).grid
+
+
+@pytest.mark.parametrize("lab", LABS, ids=lambda lab: lab.id)
+def test_the_sweep_around_any_run_of_a_preset_has_points(lab):
+    """Its axes are fields that mean something for that run: of the planar sample n_train does not."""
+    for preset in lab.presets:
+        for base in lab.runs(preset).values():
+            state, notices = decode_sweep(sweep_link(lab, preset.id, base))
+            assert notices == [] and (state.preset, state.base) == (preset.id, base)
+            assert all(base.is_active(name) for name in state.names), (preset.id, state.names)
+            assert len(plan_of(state).design) > 1
+            assert state.metric in metric_options(lab, base)
 
 
 @pytest.mark.parametrize(
@@ -310,17 +322,67 @@ def test_every_view_can_be_drawn_before_between_and_after(state):
         assert f"{done} of {len(plan.design)} points computed" in picture.alt
 
 
-def test_theory_that_is_not_claimed_is_grey():
-    state = tiny("n_train=4,5,30", base={"dim": 20, "steps": 40}, metric="test_error")
+@pytest.fixture(params=[False, True], ids=["simulated", "theory"])
+def half_claimed(request):
+    """A sweep of four points, and whether the theory claims the end of each: that of a short run it does not yet."""
+    state = tiny("n_train=4,5", "steps=40,5000", show="measured" if request.param else "theory", base={"steps": 1000})
+    state = replace(state, theory_only=request.param)
     plan = plan_of(state)
-    claimed = claimed_points(plan, "test_error", range(3))
-    asked = [predict(LAB, plan.design.params(point)).claimed("test_error")[-1] for point in range(3)]
-    assert [claimed[point] for point in range(3)] == asked
-    norm = claimed_points(plan, "norm_sq", range(3))
-    assert not any(norm.values())
     run_sweep(plan, store=Store(), workers=1)
-    picture = sweep_picture(LAB, state, plan, Sweeps(Store()).stored(plan.key), {})
-    assert set(picture.data["chalk"]["kind"]) == {"theory" if yes else "theory, unclaimed" for yes in asked}
+    asked = [predict(LAB, plan.design.params(point)).claimed("test_error")[-1] for point in range(4)]
+    assert asked == [False, True, False, True]
+    return state, plan, Sweeps(Store()).stored(plan.key), asked
+
+
+def test_cells_of_theory_that_is_not_claimed_are_grey_in_brackets_and_open_their_runs(half_claimed):
+    state, plan, outcome, asked = half_claimed
+    points = points_of(state, plan, outcome)
+    assert points.claimed == ["yes" if yes else "no" for yes in asked]
+    assert outcome.table.column("claimed_test_error").to_pylist() == asked
+    picture = sweep_picture(LAB, state, plan, outcome, {})
+    drawn = {name: sorted(picture.data[name]["link"]) for name in ("cells", "unclaimed")}
+    for name, yes in (("cells", True), ("unclaimed", False)):
+        assert drawn[name] == sorted(points.links[i] for i in range(4) if asked[i] == yes)
+    assert "Grey: theory that is not claimed there." in picture.note
+    greys = [layer for layer in picture.spec["layer"] if layer.get("data", {}).get("name") == "unclaimed"]
+    assert [layer["encoding"]["color"]["scale"]["scheme"] for layer in greys] == ["greys"]
+    table = layout(state, points)
+    assert [table.loc[steps, "4"].startswith("[(") for steps in ("40", "5000")] == [True, False]
+    measured = replace(state, theory_only=False, show="measured")
+    assert "unclaimed" not in sweep_picture(LAB, measured, plan, outcome, {}).data, "what was measured needs no theory"
+
+
+def test_a_line_of_theory_is_grey_where_it_is_not_claimed_and_its_dots_open_runs():
+    state = tiny("steps=40,4000,5000", theory_only=True, base={"steps": 1000, "replicates": 1})
+    plan = plan_of(state)
+    run_sweep(plan, store=Store(), workers=1)
+    outcome = Sweeps(Store()).stored(plan.key)
+    picture = sweep_picture(LAB, state, plan, outcome, {})
+    assert set(picture.data["chalk"]["kind"]) == {"theory", "theory, unclaimed"}
+    assert list(picture.data["ends"]["claimed"]) == ["no", "yes", "yes"]
+    assert list(picture.data["ends"]["link"]) == points_of(state, plan, outcome).links
+    kept = replace(outcome, table=outcome.table.drop_columns(["claimed_test_error"]))
+    assert "was not kept with this sweep" in sweep_picture(LAB, state, plan, kept, {}).note
+
+
+@pytest.mark.parametrize(
+    "state",
+    [tiny("sparsity=1,2,9"), tiny("sparsity=1,2,9", metric="claim:conserved"), tiny("sparsity=1,9", "n_train=4,5")],
+    ids=["curve", "claim", "map"],
+)
+def test_failed_points_are_marked_in_red_whatever_is_drawn(state):
+    plan = plan_of(state)
+    run_sweep(plan, store=Store(), workers=1)
+    outcome = Sweeps(Store()).stored(plan.key)
+    picture = sweep_picture(LAB, state, plan, outcome, metric_options(LAB, state.base))
+    failed = len(outcome.failures)
+    assert failed and f"✕ in red: {failed} points failed" in picture.note
+    marks = picture.data["failed"] if "failed" in picture.data else picture.data["absent"]
+    assert sum("sparsity = 9 is not possible" in reason for reason in marks["reason"]) == failed
+    crosses = [layer for layer in picture.spec["layer"] if layer.get("data", {}).get("name") in ("failed", "absent")]
+    assert any("$run2" in json.dumps(layer) for layer in crosses)
+    cells = layout(state, points_of(state, plan, outcome)).to_numpy().ravel()
+    assert sum(plain(cell).startswith("✕ failed") for cell in cells) == failed
 
 
 # -- lines of theory --------------------------------------------------------------------------------------------

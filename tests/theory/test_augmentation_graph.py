@@ -446,6 +446,29 @@ def test_the_flow_from_any_start_and_for_any_time(size):
         gradient_flow(values, F0, np.array([-1.0]))
 
 
+def test_several_starts_flow_as_each_alone():
+    """Among them one that misses an eigenvector, one of rank one, and none at all: their staircases differ."""
+    values, vectors = descending(SMALL)
+    starts = 0.05 * np.random.default_rng(6).standard_normal((5, 60, 4))
+    starts[1] -= np.outer(vectors[:, 0], vectors[:, 0] @ starts[1])
+    starts[2] = np.outer(starts[2, :, 0], [1.0, 2.0, 0.0, -1.0])
+    starts[3] = 0.0
+    times = np.array([0.0, 0.3, 1.0, 6.0])
+    together = gradient_flow(values, vectors.T @ starts, times)
+    assert together.shape == (5, 4, 60, 4) and not together[3].any()
+    for start, path in zip(starts, together, strict=True):
+        alone = gradient_flow(values, vectors.T @ start, times)
+        np.testing.assert_allclose(path @ np.swapaxes(path, 1, 2), alone @ np.swapaxes(alone, 1, 2), atol=1e-12)
+        for F, G in zip(path[1:3], runge_kutta(SMALL, start, times[1:3], 0.002), strict=True):
+            np.testing.assert_allclose(vectors @ F @ F.T @ vectors.T, G @ G.T, atol=1e-8)
+    mass = mode_masses(together[1, -1])
+    np.testing.assert_allclose(mass[:4], [0.0, *values[1:4]], atol=1e-3)
+    assert mass[4:12].sum() == pytest.approx(values[4], abs=1e-3), "the fourth feature goes to the next level"
+    found = subspace_tangent(values, vectors.T @ starts, times)
+    np.testing.assert_allclose(found[0], subspace_tangent(values, vectors.T @ starts[0], times), rtol=1e-12)
+    assert np.isposinf(found[1:4]).all() and np.isfinite(found[[0, 4]]).all()
+
+
 def test_rows_of_one_eigenspace_may_be_compressed():
     F0 = 0.01 * np.random.default_rng(2).standard_normal((60, 4))
     values, vectors = descending(SMALL)

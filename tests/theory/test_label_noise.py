@@ -123,9 +123,7 @@ def test_slow_flow_ends_at_the_linear_program(seed, signed):
     assert c @ np.abs(path[0]) >= c @ np.abs(end) - 1e-9
 
 
-@pytest.mark.parametrize(
-    ("seed", "gstar"), [(123, 0.479), (0, 0.756), (1, 0.724), (2, 0.719), (3, 0.744)]
-)
+@pytest.mark.parametrize(("seed", "gstar"), [(123, 0.479), (0, 0.756), (1, 0.724), (2, 0.719), (3, 0.744)])
 def test_dual_slack_is_the_decay_rate(seed, gstar):
     """The slope of log error over T in [15, 25] is -2 gstar within 2 %."""
     X, y, c, beta_star = instance(seed)
@@ -336,6 +334,18 @@ def test_batch_one_clock_solves_its_equation():
     )  # fmt: skip
     np.testing.assert_allclose(clock, flow.y[0], atol=2e-6)
     assert theory.batch_one_clock(X, y, c, 1.0, 0.004, np.empty(0)).shape == (0,)
+
+
+def test_batch_one_clocks_on_one_data_set_share_its_norms(monkeypatch):
+    X, y, c, _ = instance(123)
+    wanted = np.array([0.5, 2.0])
+    alone = [theory.batch_one_clock(X, y, c, 1.0, eta, wanted) for eta in (0.001, 0.002, 0.004)]
+    followed, real = [], theory.slow_flow
+    monkeypatch.setattr(theory, "slow_flow", lambda *a, **k: followed.append(1) or real(*a, **k))
+    norms = theory.WeightedNorms(X, y, c, 1.0)
+    shared = [theory.batch_one_clock(X, y, c, 1.0, eta, wanted, norms=norms) for eta in (0.001, 0.002, 0.004)]
+    np.testing.assert_array_equal(shared, alone)
+    assert len(followed) == len(norms._knots) - 1
 
 
 def test_batch_one_clock_is_not_claimed_where_the_method_diverges():

@@ -408,6 +408,17 @@ def test_separate_flow_is_a_staircase():
     assert found.loss[-1] == pytest.approx(levels[-1], abs=1e-3)
 
 
+@pytest.mark.parametrize(("run", "size"), [(flow.merged_flow, 1e-3), (flow.separate_flow, 0.02)])
+def test_a_flow_whose_half_times_are_not_asked_for_is_the_same(run, size):
+    times = np.array([0.0, 0.003, 0.003, 0.02, 0.1, 4.0])
+    timed, quick = (run(times, LAM, ONES, 20, 0.25, size * ONES, 2 * size, timed=timed) for timed in (True, False))
+    np.testing.assert_allclose(quick.q, timed.q, rtol=1e-7)
+    np.testing.assert_allclose(quick.loss, timed.loss, rtol=1e-8)
+    later = run(times[1:], LAM, ONES, 20, 0.25, size * ONES, 2 * size, timed=False)
+    np.testing.assert_allclose(later.q, quick.q[1:], rtol=1e-7)
+    assert np.isnan(quick.half_times).all() and np.isfinite(timed.half_times).all()
+
+
 def test_repeated_times_and_time_zero():
     found = flow.merged_flow(np.array([0.0, 0.01, 0.01]), LAM, ONES, 20, 0.25, 0.01 * ONES, 0.02)
     np.testing.assert_allclose(found.q[0], 0.01 * 0.02 * ONES, rtol=1e-12)
@@ -468,6 +479,15 @@ def test_isotropic_spectrum_is_complete(d, tau2):
     np.testing.assert_allclose(measured, expected, rtol=1e-8, atol=1e-6)
     assert flow.good_path_sharpness(p) == pytest.approx(4 * 20 * math.sqrt(d) * tau2, rel=1e-10)
     assert flow.largest_learning_rate(p) == pytest.approx(2.0 / expected[-1], rel=1e-10)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_the_sharpness_of_diagonal_covariances_is_that_of_the_whole_hessian(d):
+    """The diagonal case has a block of its own; turned away from the axes the same prompts are iterated."""
+    p = Prompts.commuting(12, LAM[:d], np.linspace(1.0, 0.3, d), 0.25)
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((d, d)))[0]
+    turned = Prompts(12, turn @ p.Sig @ turn.T, turn @ p.T @ turn.T, 0.25)
+    assert flow.good_path_sharpness(p) == pytest.approx(flow.good_path_sharpness(turned), rel=1e-9)
 
 
 def test_isotropic_spectrum_of_the_default():

@@ -110,6 +110,8 @@ def test_entries_that_the_constraints_hold_at_zero_are_zero_where_newton_cannot_
     assert (path[:, -1] == 0.0).all()
     alone = projection_path(X[:6, :-1], target[:6], log_scale[:-1], -np.arange(19) / 10, np.array([0.0, 1.0, 30.0]))
     np.testing.assert_allclose(path[:, :-1], alone, atol=1e-8)
+    quick = projection_path(X, target, log_scale, -np.arange(20) / 10, np.array([0.0, 1.0, 30.0]), find_zeros=False)
+    np.testing.assert_allclose(quick, path, atol=1e-9)
     assert projection(np.ones((1, 3)), np.zeros(1), np.zeros(3), max_iter=5).beta.tolist() == [0.0, 0.0, 0.0]
 
 

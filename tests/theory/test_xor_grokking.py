@@ -1,7 +1,7 @@
 """The closed forms for XOR clusters against the numbers they must give, and against brute force."""
 
 import math
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -107,7 +107,7 @@ def test_cluster_accuracies_of_a_classifier_by_sampling():
     X, y = clusters(60, 300, 2.0, 0.15, rng)
     mu = theory.mean_norm(2.0, 300)
     v = y @ X
-    b = theory.linear_offsets(X[:, :2], y, X @ X.T, mu)
+    b = theory.linear_offsets(v[:2], v @ v, mu)
     noise = np.random.default_rng(5).standard_normal((4, 40_000)) * np.linalg.norm(v)
     centre = mu * np.array([v[0], -v[0], v[1], -v[1]])[:, None]
     measured = np.mean((centre + noise) * np.array([1, 1, -1, -1])[:, None] > 0, axis=1)
@@ -173,9 +173,27 @@ def test_rule_of_thumb_is_right_where_it_is_claimed():
 @pytest.mark.parametrize(("signal", "n", "error"), [(1, 40, 0.317), (2, 40, 0.132), (2, 160, 0.0111), (4, 40, 0.0110),
                                                     (4, 80, 0.0006)])  # fmt: skip
 def test_strong_signal_limit(signal, n, error):
-    """400,000 draws, seed 6: within four standard errors and the rounding of the published digits."""
-    found, sampling = theory.strong_signal_error(n, signal, 0.1, np.random.default_rng(6))
-    assert found == pytest.approx(error, abs=4 * sampling + 10.0 ** -(4 if error < 0.1 else 3))
+    """Within the rounding of the published digits."""
+    assert theory.strong_signal_error(n, signal, 0.1) == pytest.approx(error, abs=10.0 ** -(4 if error < 0.1 else 3))
+
+
+@pytest.mark.parametrize(("n", "signal", "noise"), [(40, 1.0, 0.1), (160, 2.0, 0.1), (40, 4.0, 0.0), (100, 0.5, 0.2),
+                                                    (8, 0.1, 0.45), (40, 2.0, 0.4), (10, 1.0, 0.45)])  # fmt: skip
+def test_the_strong_signal_limit_is_that_of_drawn_outputs(n, signal, noise):
+    """1,000,000 draws, seed 6: within four standard errors, at most .002."""
+    wrong = theory.strong_signal_outputs(n, signal, noise, 1_000_000, np.random.default_rng(6)) < 0.0
+    error = math.sqrt(np.mean(wrong) * np.mean(~wrong) / len(wrong))
+    assert theory.strong_signal_error(n, signal, noise) == pytest.approx(np.mean(wrong), abs=4 * error)
+
+
+def test_the_strong_signal_limit_depends_on_the_signal_times_the_root_of_n():
+    """Far in the tail, where no draws would tell, it still falls; at a signal of 1000 nothing is left."""
+    assert theory.strong_signal_error(160, 2.0, 0.1) == pytest.approx(
+        theory.strong_signal_error(40, 4.0, 0.1), rel=1e-9
+    )
+    errors = [theory.strong_signal_error(n, 4.0, 0.1) for n in (40, 80, 160, 320, 640)]
+    assert all(after < before**1.5 for before, after in pairwise(errors)) and errors[-1] > 0.0
+    assert theory.strong_signal_error(10_000, 1000.0, 0.1) == 0.0
 
 
 def test_strong_signal_quantile():

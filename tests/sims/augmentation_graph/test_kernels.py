@@ -212,7 +212,7 @@ def test_what_is_recorded_is_what_dense_algebra_says():
     found = [row[f"mode_mass_{i}"] for i in range(1, 5)]
     np.testing.assert_allclose(found[:3], expected[:3], atol=1e-12)
     assert here.level.max() == 3 and np.isnan(row["mode_mass_5"]) and row["time"] == 1.5
-    finals = training._finals(here, here.pairs, F)
+    finals = training.finals(here, here.pairs, F)
     np.testing.assert_allclose(finals["feature_eigenvalues"], np.linalg.eigvalsh(F @ F.T)[::-1][:4], atol=1e-12)
     np.testing.assert_allclose(finals["mode_r2"][0], (V[:, 0] @ Q @ Q.T @ V[:, 0]), atol=1e-12)
     crossing = float(W[graph.label[:, None] != graph.label].sum())

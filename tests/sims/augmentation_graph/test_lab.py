@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sims.augmentation_graph import training
+from sims.augmentation_graph import prediction, training
 from sims.augmentation_graph.lab import LAB
 from sims.engine import BadInput, budget, execute
 from sims.graphs import generators, probe, spectrum
@@ -297,6 +297,16 @@ def test_the_angle_follows_the_span_formula(integrator, dt, tolerance):
     np.testing.assert_allclose(tangent, predicted, rtol=tolerance)
     bound = tangent[0] * np.exp(-4 * 0.24008 * run.trace.series["time"][0])
     assert np.all(tangent <= bound * (1 + 1e-3))
+
+
+def test_a_table_of_ends_decomposes_each_graph_once(monkeypatch):
+    """Three leaks, four numbers of features, in an order in which the leak changes fastest."""
+    decomposed, real = [], spectrum.top
+    monkeypatch.setattr(spectrum, "top", lambda graph, *rest: decomposed.append(graph.nodes) or real(graph, *rest))
+    prediction._all_pairs.cache_clear()
+    points = [make(nodes_per_block=6, leak=leak, n_features=k) for k in (1, 3, 4, 6) for leak in (0.02, 0.05, 0.2)]
+    LAB.predict_ends(points)
+    assert decomposed == [72, 72, 72]
 
 
 def test_modes_switch_on_at_their_half_times():

@@ -40,7 +40,7 @@ def test_the_whole_gram_matrix_follows_the_closed_form(graph):
     """k = 6, F0 = 0.001 normal, Runge-Kutta with steps of 0.005 up to t = 6: every entry of F F^T within 1e-7."""
     params = make(graph, n_features=6, training="gradient_flow", init_scale=1e-3)
     here = training.setting(params)
-    start = training.start_of(params, 0)
+    start = training.start_of(params, 0, here)
     F, root = start.copy(), np.sqrt(here.graph.w)
     expected = gradient_flow_gram(here.graph.dense()[1], start, np.arange(1.0, 7.0))
     cancel, progress = np.zeros(1, np.uint8), np.zeros(1, np.int64)

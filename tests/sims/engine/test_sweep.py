@@ -27,7 +27,7 @@ from sims.engine.design import choose_design, grid_design, points_design
 from sims.engine.errors import DamagedRun, Paused, StoreError
 from sims.engine.lanes import Here, Lane, OneProcess, open_lanes
 from sims.engine.store import Store, seal, unseal
-from sims.engine.sweep import CHUNK_SECONDS, _chunks, ends, open_sweep, plan_sweep, run_sweep
+from sims.engine.sweep import CHUNK_SECONDS, _chunks, open_sweep, plan_sweep, run_sweep
 from sims.engine.sweep_points import check_point, find_point
 from sims.engine.sweep_store import IDENTITY, LEADING
 
@@ -86,8 +86,9 @@ def test_every_row_is_a_replicate_of_execute(lab, small, store):
         assert tuple(rows.replicate_sha256) == run.trace.replicate_sha256
         for name, values in run.values.items():
             np.testing.assert_array_equal(rows[name].to_numpy(), values, err_msg=name)
-        for name, value in ends(run.prediction).items():
+        for name, (value, claimed) in run.prediction.ends().items():
             np.testing.assert_array_equal(rows[f"predicted_{name}"].to_numpy(), np.full(3, value), err_msg=name)
+            assert list(rows[f"claimed_{name}"]) == [claimed] * 3, name
         stops = run.trace.stopped
         np.testing.assert_array_equal(rows.stopped, [np.nan if stop is None else stop.step for stop in stops])
         assert [None if pd.isna(why) else why for why in rows.stopped_reason] == [
@@ -95,15 +96,22 @@ def test_every_row_is_a_replicate_of_execute(lab, small, store):
         ]
         stopped += run.diverged
         for name in table.columns.difference([*LEADING, *IDENTITY, *design.axes, *run.values]):
-            assert name.startswith("predicted_") or rows[name].isna().all(), name
+            assert name.startswith(("predicted_", "claimed_")) or rows[name].isna().all(), name
     assert 0 < stopped <= 3 and table.noise_std.isna().sum() == 3
 
 
 def test_the_end_of_a_predicted_series_is_its_last_number(lab, small):
     found = predict(lab, small)
-    numbers = ends(found)
-    assert numbers["test_error"] == found.prediction["test_error"][-1]
-    assert numbers["lp_test_error"] == found.prediction["lp_test_error"] and np.isnan(numbers["norm_growth"])
+    ends = found.ends()
+    assert ends["test_error"].value == found.prediction["test_error"][-1]
+    assert ends["lp_test_error"].value == found.prediction["lp_test_error"] and ends["lp_test_error"].claimed
+    assert np.isnan(ends["norm_growth"].value) and not ends["norm_growth"].claimed, "silent is not claimed"
+
+
+def test_an_end_is_claimed_where_the_line_is_claimed_at_its_last_step(lab, small):
+    for steps, claimed in ((60, False), (20_000, True)):
+        found = predict(lab, small.replace(steps=steps))
+        assert found.claimed("test_error")[-1] == found.ends()["test_error"].claimed == claimed
 
 
 def test_the_summary_is_that_of_the_runs(lab, small, store, chunked):
@@ -131,7 +139,7 @@ def test_names_of_columns_do_not_meet():
         fields = set(lab.params.fields())
         metrics = {*lab.series, *lab.metrics}
         assert not metrics & {*fields, *LEADING, *IDENTITY, "failed"}, lab.id
-        assert not any(name.startswith(("predicted_", "verdict_")) for name in metrics), lab.id
+        assert not any(name.startswith(("predicted_", "claimed_", "verdict_")) for name in metrics), lab.id
         assert not flags & fields, lab.id
 
 
@@ -601,14 +609,44 @@ def test_predictions_alone_simulate_nothing(lab, design, store, monkeypatch):
     sweep = run_sweep(plan_sweep(design, theory_only=True), store=store, workers=4)
     assert sweep.failures == [] and len(sweep.table) == 6 and sweep.theory_only
     for row in sweep.table.to_dict("records"):
-        numbers = ends(predict(lab, design.params(row["point"])))
-        told = [row[f"predicted_{name}"] for name in numbers]
-        np.testing.assert_array_equal(told, list(numbers.values()))
+        ends = predict(lab, design.params(row["point"])).ends()
+        told = [row[f"predicted_{name}"] for name in ends]
+        np.testing.assert_allclose(told, [end.value for end in ends.values()], rtol=1e-6, atol=1e-9)
+        assert [row[f"claimed_{name}"] for name in ends] == [end.claimed for end in ends.values()]
     assert list(sweep.summary.point) == list(range(6)) and "train_loss_mean" not in sweep.summary
     with pytest.raises(UnknownName):
         find_point(sweep.table.key[0], store)
     with pytest.raises(BadInput, match="judged on simulations"):
         plan_sweep(design, claims=True, theory_only=True)
+
+
+def test_the_theory_of_many_points_is_asked_for_once_and_again_for_fewer_where_it_raises(
+    lab, small, store, monkeypatch
+):
+    """Sixteen points of which one fails: all, then the halves that hold it; the others are kept."""
+    asked = []
+
+    def predict_ends(points):
+        asked.append(len(points))
+        if any(params.noise_std == 5.0 for params in points):
+            raise ArithmeticError("no end")
+        return lab.predict_ends(points)
+
+    monkeypatch.setattr(sweep_module, "get_lab", lambda lab_id: replace(lab, predict_ends=predict_ends))
+    design = grid_design(lab, small, {"noise_std": [float(i) for i in range(1, 17)]})
+    sweep = run_sweep(plan_sweep(design, theory_only=True), store=store, workers=1)
+    assert asked == [16, 8, 4, 4, 2, 1, 1, 2, 8]
+    assert [(one.point, one.reason) for one in sweep.failures] == [(4, "ArithmeticError: no end")]
+    assert list(sweep.table.point) == [point for point in range(16) if point != 4]
+
+
+def test_a_lab_without_a_way_of_its_own_is_asked_run_by_run(lab, design, store, monkeypatch):
+    plain = replace(lab, predict_ends=None)
+    monkeypatch.setattr(sweep_module, "get_lab", lambda lab_id: plain)
+    sweep = run_sweep(plan_sweep(replace(design, lab=plain), theory_only=True), store=store, workers=1)
+    for row in sweep.table.to_dict("records"):
+        for name, end in predict(lab, design.params(row["point"])).ends().items():
+            np.testing.assert_array_equal(row[f"predicted_{name}"], end.value, err_msg=name)
 
 
 # -- from Python and the command line --------------------------------------------------------------------------

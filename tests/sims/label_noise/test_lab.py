@@ -5,7 +5,7 @@ import pytest
 
 from sims.engine import BadInput, execute, generator, get_lab
 from sims.engine.store import Store
-from sims.label_noise import kernels
+from sims.label_noise import kernels, prediction
 from sims.label_noise.lab import NOISY, LabelNoiseParams, annealed, data_numbered
 from sims.label_noise.prediction import Chalk, chalk, schedule, slow_time
 
@@ -236,6 +236,49 @@ def test_the_annealed_line_is_not_claimed_past_the_floor():
     assert 0 < last < len(claimed) - 1
     assert flow[last] > floor[last] and flow[last + 1] < floor[last + 1]
     assert "fading noise" in predicted.about["test_error"].reason
+
+
+def counted(monkeypatch, module, name):
+    """The calls of a function of a module, one entry each."""
+    calls, real = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *args, **kwargs: calls.append(args) or real(*args, **kwargs))
+    return calls
+
+
+@pytest.mark.parametrize(("algorithm", "paths"), [("gd_label_noise", 1), ("sgd_label_noise", 4)])
+def test_the_ends_of_runs_on_one_data_set_take_one_path_and_one_linear_program(monkeypatch, algorithm, paths):
+    """Twenty runs; with the clock of batch-one runs, which all of them share, a few stretches of knots more."""
+    prediction.end_point.cache_clear()
+    followed = counted(monkeypatch, prediction.theory, "slow_flow")
+    solved = counted(monkeypatch, prediction.theory, "linear_program")
+    base = make(algorithm=algorithm, noise_schedule="anneal", steps=3000, data_seed=6)
+    points = [base.replace(learning_rate=0.0005 * i, noise_std=0.1 * j) for i in range(1, 6) for j in range(1, 5)]
+    prediction.predict_ends(points)
+    assert len(solved) == 1 and 1 <= len(followed) <= paths
+
+
+def test_a_run_whose_flow_sinks_below_the_fading_floor_is_not_claimed_at_its_end_in_any_table():
+    """One step is all that a table has of it; where the flow and the floor meet is looked at on steps between."""
+    points = [make(annealed(0.1, 6000, 18.0)), make(annealed(0.02, 6000, 0.5))]
+    for params, found in zip(points, prediction.predict_ends(points), strict=True):
+        whole = LAB.predict(params)
+        assert found.step.tolist() == [6000]
+        assert found.claimed("test_error")[-1] == whole.claimed("test_error")[-1] == (params is points[1])
+        assert found.prediction["test_error"][-1] == pytest.approx(whole.prediction["test_error"][-1], rel=1e-6)
+
+
+def test_above_the_threshold_the_truth_is_proved_to_be_the_end(monkeypatch):
+    """By its dual slack; the linear program for the end itself, asked for the same data, agrees."""
+    prediction.end_point.cache_clear()
+    params = make(n_train=60, data_seed=8)
+    asked = counted(monkeypatch, prediction.theory, "min_weighted_l1")
+    beta, rate = prediction.end_point(params.regression, False, 8)
+    assert not asked and rate > 0
+    X, y, c, truth = data_numbered(params, 8)
+    np.testing.assert_array_equal(beta, truth)
+    np.testing.assert_allclose(beta, prediction.theory.min_weighted_l1(X, y, c), atol=1e-9)
+    few, _ = prediction.end_point(make(n_train=8, data_seed=8).regression, False, 8)
+    assert len(asked) == 2 and np.max(np.abs(few - truth)) > 0.1
 
 
 def test_the_stairs_are_not_claimed_after_the_second_drop():

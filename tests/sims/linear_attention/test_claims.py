@@ -130,3 +130,12 @@ def test_the_layer_cannot_be_called_optimal_by_its_own_loss():
     higher = {**run.prediction.prediction, "optimal_loss": 1.001 * run.prediction.prediction["optimal_loss"]}
     wrong = replace(run, prediction=replace(run.prediction, prediction=higher))
     assert judge(claim, [wrong]).verdict == "fails"
+
+
+def test_a_claim_whose_other_runs_are_not_possible_is_outside():
+    """At a learning rate of 1e-9 the race of the two paths would take 12,000,000,000 steps."""
+    base = LAB.focus(LAB.preset("wrong_turn"))
+    found = execute(LAB, base.replace(steps=10, replicates=1, n_test=100, learning_rate=1e-9))
+    refused = [one for one in found.claims if "not possible here" in one.reason]
+    assert refused and {one.verdict for one in refused} == {"outside"}
+    assert all("steps = " in one.reason for one in refused)

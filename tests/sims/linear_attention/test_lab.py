@@ -72,6 +72,17 @@ def test_the_matrix_is_the_damped_inverse(values, loss):
     np.testing.assert_allclose(np.diag(found.trace.finals["preconditioner"][0]), wanted, rtol=0.01)
 
 
+def test_a_table_of_ends_draws_wishart_matrices_once_for_each_length():
+    """Three lengths, four noises, in an order in which the length changes fastest."""
+    prediction._isotropic_draws.cache_clear()
+    prediction.bayes.cache_clear()
+    lengths, noises = (5, 9, 21), (0.1, 0.3, 0.7, 1.1)
+    get_lab("linear_attention").predict_ends(
+        [LinearAttentionParams.make(context_length=n, noise_var=s2) for s2 in noises for n in lengths]
+    )
+    assert prediction._isotropic_draws.cache_info().misses == 3
+
+
 def test_half_times_of_a_merged_flow():
     """Published times of q_i = q_i*/2 from a_i = 1e-3, within 2 %."""
     found = run(**SPREAD, model="reduced", init="balanced", learning_rate=1e-6, steps=320_000, replicates=1, **FEW)

@@ -15,7 +15,6 @@ RANDOM = {"init": "gaussian", "learning_rate": 0.004, "steps": 20_000}
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"strengths": (1.0, 2.0)}, ["noises", "2 strengths"]),
         ({"copies": (1.5,)}, ["copies = ", "whole numbers"]),
         ({"copies": (199.0, 2.0)}, ["copies", "203 features", "200 are possible"]),
         ({"relevant": 5}, ["relevant = 5", "4 kinds", "4 or less"]),
@@ -30,6 +29,12 @@ def test_bad_input_is_refused_with_a_way_out(changes, words):
     with pytest.raises(BadInput) as refusal:
         make(changes)
     assert all(word in str(refusal.value) for word in words), refusal.value
+
+
+def test_lists_that_are_too_short_repeat_their_last_entry():
+    one = make(strengths=(2.0, 0.5), noises=(0.1, 0.2, 0.3, 0.4), copies=(1.0, 3.0))
+    assert one.phi == (2.0, 0.5, 0.5, 0.5) and one.nu == (0.1, 0.2, 0.3, 0.4) and one.counts == (1, 3, 1, 1)
+    assert make(noises=(0.3,)).nu == (0.3,) * 4
 
 
 def test_a_single_layer_may_be_narrower_than_its_features():

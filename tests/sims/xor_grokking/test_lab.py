@@ -175,12 +175,34 @@ def test_chalk_lines_are_claimed_only_where_they_hold():
     assert list(claimed("plus_mu1_accuracy")) == [1] and list(claimed("train_accuracy")) == [1]
 
 
-def test_strong_signal_line_is_seeded():
-    one, two = (LAB.predict(make(n_train=80, dim=BILLION)) for _ in range(2))
-    name = "strong_signal_test_accuracy"
-    assert one.prediction[name] == two.prediction[name] == pytest.approx(1 - 0.0006, abs=2e-4)
-    assert one.about[name].kind == "sampled" and 0 < one.about[name].error < 1e-3
-    assert one.about[name].valid_from_step == 50
+def test_strong_signal_line_is_a_limit_of_late_training():
+    found, name = LAB.predict(make(n_train=80, dim=BILLION)), "strong_signal_test_accuracy"
+    assert found.prediction[name] == pytest.approx(1 - 0.0006, abs=2e-4)
+    assert found.about[name].kind == "limit" and found.about[name].valid_from_step == 50
+
+
+@pytest.mark.parametrize("changes", [{}, {"label_sampler": "iid"}, {"data_mode": "direct", "dim": 3000}],
+                         ids=["stratified", "iid", "direct"])  # fmt: skip
+def test_the_sum_of_the_labelled_points_needs_no_inner_products(changes):
+    params = make(n_train=40, **changes)
+    for replicate in (0, 3):
+        one, v = gram.points(params, replicate), gram.label_sum(params, replicate)
+        assert v.along == pytest.approx(one.label @ one.plane, rel=1e-12)
+        assert v.norm_sq == pytest.approx(one.label @ one.gram @ one.label, rel=1e-12)
+
+
+def test_a_table_of_ends_draws_points_once_for_all_signals():
+    """Five signals at two sizes, two replicates: four sums of noise, whatever the signal."""
+    gram._noise_sum.cache_clear()
+    points = [make(n_train=n, signal=s, replicates=2) for s in (0.5, 1.0, 2.0, 4.0, 8.0) for n in (20, 40)]
+    LAB.predict_ends(points)
+    assert gram._noise_sum.cache_info().misses == 4
+
+
+def test_the_share_after_one_step_is_not_claimed_where_its_formula_is_not():
+    narrow = LAB.predict(make(width=10))
+    assert not narrow.claimed("step_one_train_accuracy").any() and narrow.about["step_one_train_accuracy"].reason
+    assert LAB.predict(make()).claimed("step_one_train_accuracy").all()
 
 
 @pytest.mark.parametrize("preset", LAB.presets, ids=lambda preset: preset.id)
