@@ -71,7 +71,7 @@ def on_lines(picture: Picture) -> Picture:
     layers = list(spec.pop("layer", ())) or [
         {name: spec.pop(name) for name in ("data", "mark", "encoding", "transform") if name in spec}
     ]
-    first = next(unit for unit in units(picture.spec) if {"x", "y"} <= unit.get("encoding", {}).keys())
+    first = next(unit for unit in units(picture.spec) if all(_domain(unit, along) for along in ("x", "y")))
     x, y = ({**first["encoding"][along], "field": along} for along in ("x", "y"))
     place = {"x": x, "y": y, "text": {"field": "words", "type": "nominal"}}
     source = {"data": {"name": "on_lines"}}
@@ -101,9 +101,8 @@ def _axes(spec: Mapping[str, Any]) -> tuple[_Axis, _Axis] | None:
     for along in ("x", "y"):
         ends = set()
         for unit in units(spec):
-            scale = unit.get("encoding", {}).get(along, {}).get("scale")
-            if isinstance(scale, Mapping) and isinstance(scale.get("domain"), list):
-                ends.add((*scale["domain"], scale.get("type") == "log"))
+            if domain := _domain(unit, along):
+                ends.add((*domain, unit["encoding"][along]["scale"].get("type") == "log"))
         if len(ends) != 1:
             return None
         (one,) = ends
@@ -111,6 +110,13 @@ def _axes(spec: Mapping[str, Any]) -> tuple[_Axis, _Axis] | None:
             return None
         found.append(_Axis(*one))
     return found[0], found[1]
+
+
+def _domain(unit: Mapping[str, Any], along: str) -> list[Any] | None:
+    """The ends of a layer's axis; None where it has none, as a rule across the picture or a text at its edge."""
+    scale = unit.get("encoding", {}).get(along, {}).get("scale")
+    domain = scale.get("domain") if isinstance(scale, Mapping) else None
+    return domain if isinstance(domain, list) else None
 
 
 def _is_line(unit: Mapping[str, Any]) -> bool:
