@@ -51,6 +51,7 @@ from .overlays import (
     Axis,
     Line,
     below,
+    columns,
     decades,
     legend,
     overlay_spec,
@@ -195,9 +196,6 @@ def overlay(
         )
     )
     claimed = theory["value"][theory["kind"] == CLAIMED]
-    span = value_range([lines["median"], lines["high"], lines["low"], claimed], theory["value"], log_y)
-    if log_y:
-        lines["low"] = np.maximum(lines["low"], span[0])
     optional = {
         "one": highlight_table(view, curves),
         "strands": strand_table(view, curves) if view.spaghetti else {},
@@ -205,6 +203,10 @@ def overlay(
     }
     thin_lines = {name: drawable(table, "value", log_y) for name, table in optional.items() if table}
     thin_lines = {name: table for name, table in thin_lines.items() if len(table["value"])}
+    aside = np.concatenate([theory["value"], thin_lines.get("one", {"value": []})["value"]])
+    span = value_range([lines["median"], lines["high"], lines["low"], claimed], aside, log_y)
+    if log_y:
+        lines["low"] = np.maximum(lines["low"], span[0])
     kinds = sorted(set(theory["kind"]), key=list(DASHES).index)
     spec = overlay_spec(
         _horizontal(view, curves),
@@ -331,7 +333,9 @@ def point_legend(words: Sequence[str]) -> alt.Legend | None:
     """A legend of points above the picture; none where there is nothing to tell apart."""
     if len(words) < 2:
         return None
-    return alt.Legend(title=None, orient="top", columns=2, labelLimit=300, symbolOpacity=1, symbolSize=90)
+    return alt.Legend(
+        title=None, orient="top", columns=columns(words), labelLimit=300, symbolOpacity=1, symbolSize=90
+    )
 
 
 def hues(names: Sequence[str]) -> alt.Scale:
