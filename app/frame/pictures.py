@@ -203,7 +203,9 @@ def overlay(
     }
     thin_lines = {name: drawable(table, "value", log_y) for name, table in optional.items() if table}
     thin_lines = {name: table for name, table in thin_lines.items() if len(table["value"])}
-    aside = np.concatenate([theory["value"], thin_lines.get("one", {"value": []})["value"]])
+    # On a log axis one replicate may dip by decades, which would squeeze all the rest.
+    one = thin_lines["one"]["value"] if "one" in thin_lines and not log_y else np.zeros(0)
+    aside = np.concatenate([theory["value"], one])
     span = value_range([lines["median"], lines["high"], lines["low"], claimed], aside, log_y)
     if log_y:
         lines["low"] = np.maximum(lines["low"], span[0])
@@ -333,9 +335,7 @@ def point_legend(words: Sequence[str]) -> alt.Legend | None:
     """A legend of points above the picture; none where there is nothing to tell apart."""
     if len(words) < 2:
         return None
-    return alt.Legend(
-        title=None, orient="top", columns=columns(words), labelLimit=300, symbolOpacity=1, symbolSize=90
-    )
+    return alt.Legend(title=None, orient="top", columns=columns(words), labelLimit=300, symbolOpacity=1, symbolSize=90)
 
 
 def hues(names: Sequence[str]) -> alt.Scale:
