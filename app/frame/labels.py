@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 FONT = 12.0  # as a spec says it; a projector's is 1.6 times as large
 _GROWN = 1.6 * FONT
-_SIGN, _HEIGHT = 0.55 * _GROWN, 1.25 * _GROWN  # pixels of a sign and of a line of text
+_SIGN, _HEIGHT = 0.62 * _GROWN, 1.25 * _GROWN  # pixels of a sign and of a line of text
 WIDTH, TALL = 520.0, 360.0  # of the plotting area on a projector, in pixels
 _TRIES = 30  # places along a line
 _TOLD = ("color", "strokeDash", "stroke", "shape")  # channels whose legend names lines
@@ -234,7 +234,11 @@ def _places(lines: Sequence[_Named], drawn: Sequence[Array]) -> list[tuple[float
     found = []
     for line in lines:
         wide = _SIGN * len(line.words) / 2.0
-        tries = [one for part in line.parts for one in _beside(_dense(part), wide)]
+        tries = [
+            (*_inside(x, y, wide), extra + 3.0 * _outside(x, y, wide))
+            for part in line.parts
+            for x, y, extra in _beside(_dense(part), wide)
+        ]
         others = [_dense(part) for other in lines if other is not line for part in other.parts]
         near = np.concatenate(others) if others else np.zeros((0, 2))
         costs = [
@@ -242,7 +246,6 @@ def _places(lines: Sequence[_Named], drawn: Sequence[Array]) -> list[tuple[float
             for x, y, extra in tries
         ]
         x, y, _ = tries[int(np.argmin(costs))]
-        x, y = float(np.clip(x, wide, max(WIDTH - wide, wide))), float(np.clip(y, _HEIGHT / 2.0, TALL - _HEIGHT / 2.0))
         taken.append((x - wide, x + wide, y - _HEIGHT / 2.0, y + _HEIGHT / 2.0))
         found.append((x, y))
     return found
@@ -256,7 +259,7 @@ def _beside(dense: Array, wide: float) -> Iterator[tuple[float, float, float]]:
         under = dense[np.abs(dense[:, 0] - middle) <= min(wide, 0.5 * _HEIGHT), 1]
         if len(under):
             for side, edge in ((-1.0, under.min()), (1.0, under.max())):
-                for away in (0.0, 1.0):
+                for away in range(4):
                     y = float(edge) + side * _HEIGHT * (0.6 + away)
                     yield x, y, 0.01 * abs(x - middle) + 0.002 * (WIDTH - x) + 8.0 * away
     for x, y in dense[:: max(1, len(dense) // _TRIES)].tolist():
@@ -270,15 +273,26 @@ def _beside(dense: Array, wide: float) -> Iterator[tuple[float, float, float]]:
 def _cost(
     x: float, y: float, wide: float, everything: Array, taken: Sequence[tuple[float, float, float, float]]
 ) -> float:
-    """How much a name would hide there: pixels of lines, names, and of itself beyond the edge."""
+    """How much a name would hide there: points of lines, and pixels of names."""
     tall = _HEIGHT / 2.0
     hidden = _within(everything, x, y, wide + 3.0, tall - 1.0)
     over = sum(
         max(0.0, min(x + wide, right) - max(x - wide, left)) * max(0.0, min(y + tall, low) - max(y - tall, top))
         for left, right, top, low in taken
     )
-    outside = max(0.0, tall - y) + max(0.0, y + tall - TALL) + max(0.0, wide - x) + max(0.0, x + wide - WIDTH)
-    return hidden + over + 3.0 * outside
+    return hidden + over
+
+
+def _inside(x: float, y: float, wide: float) -> tuple[float, float]:
+    """The place, moved as far as it takes for the name to be inside the picture."""
+    tall = _HEIGHT / 2.0
+    return float(np.clip(x, wide, max(WIDTH - wide, wide))), float(np.clip(y, tall, TALL - tall))
+
+
+def _outside(x: float, y: float, wide: float) -> float:
+    """How far a name would reach beyond the edges."""
+    tall = _HEIGHT / 2.0
+    return max(0.0, tall - y) + max(0.0, y + tall - TALL) + max(0.0, wide - x) + max(0.0, x + wide - WIDTH)
 
 
 def _within(points: Array, x: float, y: float, wide: float, tall: float) -> float:
