@@ -45,6 +45,7 @@ from .overlays import (
     DASHES,
     FLOOR,
     PALETTE,
+    SHAPES,
     STYLES,
     THIN,
     UNCLAIMED,
@@ -89,6 +90,7 @@ __all__ = [
     "overlay_preview",
     "point_legend",
     "several",
+    "shapes",
     "x_axis",
     "x_of",
 ]
@@ -341,6 +343,11 @@ def point_legend(words: Sequence[str]) -> alt.Legend | None:
 def hues(names: Sequence[str]) -> alt.Scale:
     """A colour for each name, that of the run in focus first."""
     return alt.Scale(domain=list(names), range=[PALETTE[i % len(PALETTE)] for i in range(len(names))])
+
+
+def shapes(names: Sequence[str]) -> alt.Scale:
+    """A symbol for each name, so that colour is not all that tells them apart."""
+    return alt.Scale(domain=list(names), range=[SHAPES[i % len(SHAPES)] for i in range(len(names))])
 
 
 def joined(parts: Sequence[Columns]) -> dict[str, NDArray[Any]]:

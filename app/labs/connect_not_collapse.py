@@ -193,7 +193,7 @@ def rule(name: str, run: Run) -> Picture:
         scale=alt.Scale(domain=order),
         axis=alt.Axis(labelLimit=200, labelExpr="split(datum.label, ', ')", ticks=False, domain=False),
     )
-    hues = {KEPT: PALETTE[0], DROPPED: "$muted", "undefined": PALETTE[1]}
+    hues = {KEPT: PALETTE[0], DROPPED: "$grid", "undefined": "$muted"}
     colour = alt.Color(
         "fate:N",
         sort=fates,
