@@ -124,7 +124,7 @@ FORMULAS = (
     Formula(
         says="The temperature from which on classes collapse.",
         left=r"\tau_c",
-        right=rf"\frac{{1}}{{\ln {_COUNTS}}}",
+        right=rf"\left(\ln {_COUNTS}\right)^{{-1}}",
         value=lambda n: 1.0 / float(np.log(_odds(n))),
         predicts="collapse_temperature",
         when=_collapses,

@@ -374,7 +374,7 @@ def transition(view: View) -> Picture:
     y = alt.Y(
         "value:Q",
         title="accuracy",
-        scale=alt.Scale(domain=[-0.05, 1.08], nice=False),
+        scale=alt.Scale(domain=[-0.16, 1.08], nice=False),
         axis=alt.Axis(values=[0, 0.5, 1], format="~g"),
     )
     hue = alt.Color("kind:N", sort=kinds, scale=hues(kinds), legend=point_legend(kinds))

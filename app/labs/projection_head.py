@@ -192,7 +192,7 @@ FORMULAS = (
     Formula(
         says="The least loss: the squared alignments of the features that the outputs of the head can hold.",
         left=r"L_{\min}",
-        right=r"-\sum_{j=1}^{<outputs>} \left(\frac{\phi_j^2}{\phi_j^2+\nu_j^2}\right)^2",
+        right=r"-\sum_{j=1}^{<outputs>} \frac{\phi_j^4}{(\phi_j^2+\nu_j^2)^2}",
         value=lambda n: -n["sum"],
         predicts="min_loss",
         numbers=_kept,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import random
 import re
 import xml.etree.ElementTree as ET
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from app.frame.formula import Formula, as_html, numbers_of, predicted, shown
 from app.frame.page import lab_module
-from sims.engine import all_labs, get_lab
+from sims.engine import ChalklineError, all_labs, get_lab
 from tests.app.samples import PRESETS, preset_view, run_of
+from tests.test_contracts import draw_params
 
 LABS = all_labs()
+QUICK_THEORY = 3e5  # units of a lab's probes
 
 
 def formulas_of(lab_id):
@@ -65,6 +69,22 @@ def test_every_formula_is_complete_mathml(lab):
         for name in item.names:
             field = lab.params.fields().get(name)
             assert name in formula.symbols or (field is not None and field.symbol), f"{name} has no symbol"
+
+
+@pytest.mark.parametrize("lab", LABS, ids=lambda lab: lab.id)
+def test_wherever_the_sliders_stand_a_formula_is_a_number_or_not_there(lab):
+    """Of params drawn from all that is allowed: a formula that speaks of them has its numbers."""
+    rng = random.Random(5)
+    for params in [draw_params(lab, rng) for _ in range(25)]:
+        if sum(lab.work(params).once.values()) > QUICK_THEORY:
+            continue
+        speaking = [formula for formula in formulas_of(lab.id) if formula.when(params)]
+        try:
+            run = SimpleNamespace(params=params, prediction=lab.predict(params), metrics={})
+        except ChalklineError:
+            continue
+        for formula in speaking:
+            assert isinstance(float(formula.value(numbers_of(formula, run))), float), (formula.says, params.changed())
 
 
 # -- numbers in their places -----------------------------------------------------------------------------------------
