@@ -231,12 +231,12 @@ def _places(lines: Sequence[_Named], drawn: Sequence[Array]) -> list[tuple[float
         tries = [one for part in line.parts for one in _beside(_dense(part), wide)]
         others = [_dense(part) for other in lines if other is not line for part in other.parts]
         near = np.concatenate(others) if others else np.zeros((0, 2))
+        tries = [(*_inside(x, y, wide), extra + 3.0 * _outside(x, y, wide)) for x, y, extra in tries]
         costs = [
             extra + _cost(x, y, wide, everything, taken) + 0.1 * _within(near, x, y, wide, 2.0 * _HEIGHT)
             for x, y, extra in tries
         ]
         x, y, _ = tries[int(np.argmin(costs))]
-        x, y = float(np.clip(x, wide, max(WIDTH - wide, wide))), float(np.clip(y, _HEIGHT / 2.0, TALL - _HEIGHT / 2.0))
         taken.append((x - wide, x + wide, y - _HEIGHT / 2.0, y + _HEIGHT / 2.0))
         found.append((x, y))
     return found
@@ -250,7 +250,7 @@ def _beside(dense: Array, wide: float) -> Iterator[tuple[float, float, float]]:
         under = dense[np.abs(dense[:, 0] - middle) <= min(wide, 0.5 * _HEIGHT), 1]
         if len(under):
             for side, edge in ((-1.0, under.min()), (1.0, under.max())):
-                for away in (0.0, 1.0):
+                for away in (0.0, 1.0, 2.0, 3.0):
                     y = float(edge) + side * _HEIGHT * (0.6 + away)
                     yield x, y, 0.01 * abs(x - middle) + 0.002 * (WIDTH - x) + 8.0 * away
     for x, y in dense[:: max(1, len(dense) // _TRIES)].tolist():
@@ -264,15 +264,26 @@ def _beside(dense: Array, wide: float) -> Iterator[tuple[float, float, float]]:
 def _cost(
     x: float, y: float, wide: float, everything: Array, taken: Sequence[tuple[float, float, float, float]]
 ) -> float:
-    """How much a name would hide there: pixels of lines, names, and of itself beyond the edge."""
+    """How much a name would hide there: pixels of lines, and of other names."""
     tall = _HEIGHT / 2.0
     hidden = _within(everything, x, y, wide + 3.0, tall - 1.0)
     over = sum(
         max(0.0, min(x + wide, right) - max(x - wide, left)) * max(0.0, min(y + tall, low) - max(y - tall, top))
         for left, right, top, low in taken
     )
-    outside = max(0.0, tall - y) + max(0.0, y + tall - TALL) + max(0.0, wide - x) + max(0.0, x + wide - WIDTH)
-    return hidden + over + 3.0 * outside
+    return hidden + over
+
+
+def _inside(x: float, y: float, wide: float) -> tuple[float, float]:
+    """The place nearest to (x, y) at which a name lies within the picture."""
+    tall = _HEIGHT / 2.0
+    return float(np.clip(x, wide, max(WIDTH - wide, wide))), float(np.clip(y, tall, TALL - tall))
+
+
+def _outside(x: float, y: float, wide: float) -> float:
+    """How many pixels a name at (x, y) must be moved for that."""
+    inside = _inside(x, y, wide)
+    return abs(x - inside[0]) + abs(y - inside[1])
 
 
 def _within(points: Array, x: float, y: float, wide: float, tall: float) -> float:

@@ -82,8 +82,8 @@ def test_points_that_cannot_lie_there_are_a_mistake():
     bare = finish(alt.Chart(alt.NamedData("line")).mark_rule().encode(alt.Y("b:Q")))
     with pytest.raises(ValueError, match="no layer with both axes"):
         with_points(plain(spec={"layer": [bare]}), Points([1.0], [1.0], "w"), "d")
-    shaped = alt.Chart(alt.NamedData("line")).mark_point().encode(alt.X("a:Q"), alt.Y("b:Q"), alt.Shape("run:N"))
-    with pytest.raises(ValueError, match="by their shapes"):
+    shaped = alt.Chart(alt.NamedData("line")).mark_point().encode(alt.X("a:Q"), alt.Y("b:Q"), alt.Opacity("run:N"))
+    with pytest.raises(ValueError, match="by their opacity"):
         with_points(plain(spec=finish(alt.layer(shaped))), Points([1.0], [1.0], "w"), "d")
 
 
