@@ -74,6 +74,8 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
         st.warning(escape(notice), icon=":material/link_off:")
     bare = look.embedded() or look.bare()
     x, details = (_axis_asked_for(lab, story), frozenset()) if bare else _controls(lab, state, story)
+    if look.bare() and not (look.hiding() or look.embedded()):
+        _notice(lab, state)
 
     runs = {_focus_label(lab, story, state): state.focus, **state.beside}
     if given_up(lab, list(runs.values())):
@@ -84,7 +86,7 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
         st.error(escape(str(refusal)))
         return
     if not wait_for(jobs):
-        watch(jobs, lambda current: _preview(lab, story, current))
+        watch(jobs, lambda current: None if look.hiding() else _preview(lab, story, current))
         return
     finished = results(jobs)
     if not finished:
@@ -165,11 +167,15 @@ def _controls(lab: Lab, state: PageState, story: Story) -> tuple[str, frozenset[
         if look.presenting():
             look.control()
             _link_button()
-    st.markdown(f"**Look:** {lab.preset(state.preset).notice}")
+    _notice(lab, state)
     _sidebar(lab, state, story)
     if st.session_state.pop("link-wanted", False):
         link_dialog(lab, state, _page_url(), x if x != story.x else None)
     return x, details
+
+
+def _notice(lab: Lab, state: PageState) -> None:
+    st.markdown(f"**Look:** {lab.preset(state.preset).notice}")
 
 
 def _link_button() -> None:
