@@ -78,6 +78,22 @@ def test_rooms_can_be_switched_off(monkeypatch, own_store):
     assert not own_store.with_name("rooms.sqlite").exists()
 
 
+def panel_script():
+    from app.room.panel import room_page
+
+    room_page({}, "room")
+
+
+def test_a_file_that_cannot_be_used_is_told_where_rooms_are_opened(own_store):
+    own_store.parent.mkdir(parents=True, exist_ok=True)
+    own_store.with_name("rooms.sqlite").write_bytes(b"this is no database" * 100)
+    app = AppTest.from_function(panel_script, default_timeout=60).run()
+    (told,) = [box.value for box in app.warning]
+    assert "is damaged, and was set aside" in told
+    settled(button(app, "Open a room").click().run())
+    assert told in [box.value for box in app.warning] and app.title[0].value.startswith("Room ")
+
+
 def texts(app):
     return "\n".join(one.value for one in [*app.markdown, *app.caption, *app.info, *app.warning])
 

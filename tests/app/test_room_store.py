@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from app.room import me, store
 from app.room.store import EXPIRES_SECONDS, HERE_SECONDS, Guess, NoRoom, Question, Rooms, tidy_code
 from sims.engine import BadInput
+from tests.app.serving import ROOT
 
 CHOICE = Question("Up or down?", "label_noise", choices=("up", "down"), right=1)
 POINT = Question("Where?", "label_noise", kind="point")
@@ -130,6 +134,43 @@ def test_sixty_who_join_at_once_have_sixty_numbers(rooms, room):
         thread.join()
     assert sorted(seat.number for seat in found) == list(range(60))
     assert len({seat.token for seat in found}) == 60
+
+
+JOINING = """
+import sys
+from pathlib import Path
+from app.room.store import Rooms
+
+rooms = Rooms(Path(sys.argv[1]), lambda: 1_000_000.0)
+for _ in range(int(sys.argv[3])):
+    seat = rooms.join(sys.argv[2])
+    print(seat.token, seat.number, flush=True)
+"""
+
+
+@contextlib.contextmanager
+def another_program(path, room, many):
+    """A program that joins so many times and says each of its seats."""
+    command = [sys.executable, "-c", JOINING, str(path), room.code, str(many)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as program:
+        yield program
+
+
+def test_two_programs_that_write_at_once_give_no_number_twice(rooms, room, path):
+    with another_program(path, room, 100) as one, another_program(path, room, 100) as other:
+        said = [line.split() for program in (one, other) for line in program.stdout]
+    assert (one.returncode, other.returncode) == (0, 0)
+    assert sorted(int(number) for _, number in said) == list(range(200)) and len({token for token, _ in said}) == 200
+    assert rooms.join(room.code).number == 200
+
+
+def test_a_killed_program_loses_no_seat_that_it_has_given(rooms, room, path):
+    with another_program(path, room, 10**6) as program:
+        said = [next(program.stdout).split() for _ in range(30)]
+        program.kill()
+        said += [line.split() for line in program.stdout if line.endswith("\n")]
+    assert all(rooms.seat(room.code, token).number == int(number) for token, number in said)
+    assert rooms.join(room.code).number >= len(said)
 
 
 def test_a_full_room_says_so(rooms, room, monkeypatch):
@@ -288,14 +329,65 @@ def test_what_is_kept_is_signs_and_numbers_and_nothing_about_a_person(rooms, roo
     }
 
 
-def test_a_damaged_file_is_set_aside(path, clock, caplog):
+def damage(path):
+    """Garbage over every page but the first, as of a dying disk; the log is not there to mend it."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
+
+
+def test_a_damaged_file_is_set_aside_and_rooms_are_opened_anew(rooms, room, path, clock, caplog):
+    del rooms
+    damage(path)
+    found = Rooms(path, clock)
+    assert "rooms.sqlite is damaged, and was set aside as" in found.trouble and found.trouble in caplog.text
+    assert len(list(path.parent.glob("rooms.sqlite.damaged-*"))) == 1, "nothing is thrown away"
+    with pytest.raises(NoRoom):
+        found.room(room.code)
+    another, _ = found.open()
+    again = Rooms(path, clock)
+    assert again.room(another.code) == another and again.trouble == ""
+
+
+def test_what_is_no_database_is_set_aside(path, clock):
     path.parent.mkdir()
     path.write_bytes(b"no database at all, but long enough to be taken for one" * 100)
-    rooms = Rooms(path, clock)
-    room, _ = rooms.open()
-    assert Rooms(path, clock).room(room.code) == room and rooms.trouble == ""
-    assert len(list(path.parent.glob("rooms.sqlite.damaged-*"))) == 1
-    assert "is damaged" in caplog.text
+    assert "was set aside" in Rooms(path, clock).trouble
+
+
+def test_damage_in_mid_class_is_one_message_and_no_traceback(rooms, room, path):
+    damage(path)
+    with pytest.raises(NoRoom):  # the pages that SQLite had in its memory are not read again
+        rooms._connection.execute("PRAGMA shrink_memory")
+        rooms.join(room.code)
+    assert rooms.trouble.count("damaged") == 1 and "can be opened anew" in rooms.trouble
+    another, _ = rooms.open()
+    assert rooms.join(another.code).number == 0
+
+
+def test_a_file_that_was_removed_in_mid_class_is_written_again(rooms, room, path, clock):
+    seat = rooms.join(room.code)
+    path.unlink()
+    assert rooms.join(room.code).number == 1
+    again = Rooms(path, clock)
+    assert again.seat(room.code, seat.token) == seat and again.join(room.code).number == 2
+    assert rooms.room(room.code).seats == 3, "both use the new file"
+    assert (rooms.trouble, again.trouble) == ("", "")
+
+
+def test_a_file_that_another_program_holds_is_one_message_and_the_class_goes_on(rooms, room, path, monkeypatch):
+    rooms._connection.execute("PRAGMA busy_timeout = 10")
+    monkeypatch.setattr(store, "LOCKED_SECONDS", 0.01)
+    seat = rooms.join(room.code)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert rooms.join(room.code).number == 1
+        assert rooms.seat(room.code, seat.token) == seat
+        assert rooms.trouble == "rooms.sqlite cannot be used (database is locked): rooms end when the server stops."
+        late = Rooms(path)
+        late.open()
+        assert "(database is locked)" in late.trouble
 
 
 def test_where_nothing_can_be_written_rooms_live_in_memory_and_say_so(tmp_path):
@@ -303,6 +395,7 @@ def test_where_nothing_can_be_written_rooms_live_in_memory_and_say_so(tmp_path):
     rooms = Rooms(tmp_path / "file" / "rooms.sqlite")
     room, _ = rooms.open()
     assert rooms.join(room.code).number == 0 and "rooms end when the server stops" in rooms.trouble
+    assert rooms.room(room.code).seats == 1
 
 
 def test_a_disk_that_fills_up_in_mid_class_loses_nothing(rooms, room, path):
