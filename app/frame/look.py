@@ -90,6 +90,11 @@ def bare() -> bool:
     return st.query_params.get("controls") == "off" or bool(st.session_state.get("bare", False))
 
 
+def hiding() -> bool:
+    """Whether the page keeps something from a class that is to guess it."""
+    return bool(st.session_state.get("hiding", False))
+
+
 def apply() -> None:
     """The page's own style; with `present`, the projector's."""
     if "present" not in st.session_state:

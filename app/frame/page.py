@@ -90,6 +90,8 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
             refusal = reason
     if not bare:
         _controls(lab, state, options, story)
+    elif not (look.hiding() or look.embedded()):
+        _notice(lab, state)
     if refusal is not None:
         st.error(escape(str(refusal)))
     elif not jobs:
@@ -97,7 +99,7 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
     if not jobs:
         return
     if not wait_for(jobs):
-        watch(jobs, lambda current: _preview(lab, story, current))
+        watch(jobs, lambda current: None if look.hiding() else _preview(lab, story, current))
         return
     finished = results(jobs)
     if not finished:
@@ -250,10 +252,14 @@ def _controls(lab: Lab, state: PageState, options: Options, story: Story) -> Non
         _x_axis(lab, story, options)
         _details(lab, story, state, options)
         _tour(lab, state)
-    st.markdown(f"**Look:** {lab.preset(state.preset).notice}")
+    _notice(lab, state)
     _sidebar(lab, state, story)
     if st.session_state.pop("link-wanted", False):
         link_dialog(lab, _page_url(), _query(lab, story))
+
+
+def _notice(lab: Lab, state: PageState) -> None:
+    st.markdown(f"**Look:** {lab.preset(state.preset).notice}")
 
 
 def _link_button() -> None:

@@ -38,6 +38,7 @@ def run(page: Any, pages: Pages, room_page: Any) -> None:
         st.warning(escape(notice), icon=":material/meeting_room:")
     hidden = room is not None and question.hides(room.question, lab_id)
     kept_from = room is not None and part is not None and not part.leads and not (room.controls or me.is_detached())
+    st.session_state["hiding"] = hidden
     st.session_state["bare"] = hidden or kept_from or (part is not None and part.role == "screen")
     if part is not None and room is not None:
         _bar(part, room, lab_id, pages, room_page)

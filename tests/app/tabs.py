@@ -42,6 +42,7 @@ class Tab:
         self._channel: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
         self._elements: dict[tuple[int, ...], tuple[str, Delta]] = {}  # by place: the fragment, what stands there
+        self._folds: dict[str, str] = {}  # sections that are written when they are opened: label by id
         self._states: dict[str, WidgetState] = {}
         self._fragments: dict[str, float] = {}
         self._pages: dict[str, str] = {}
@@ -136,6 +137,13 @@ class Tab:
         one = delta.new_element.checkbox
         self._states[one.id] = WidgetState(id=one.id, bool_value=on)
         await self.rerun(fragment_id=fragment)
+
+    async def unfold(self, label: str) -> None:
+        """Open the section of that label, as soon as it is there; what it holds is written then."""
+        await self.until(lambda tab: label in tab._folds.values())
+        identity = next(identity for identity, words in self._folds.items() if words == label)
+        self._states[identity] = WidgetState(id=identity, bool_value=True)
+        await self.rerun()
 
     async def visit(self, page: str) -> None:
         """Go to another page of the app by its menu."""
@@ -253,6 +261,10 @@ class Tab:
 
     def _put(self, place: tuple[int, ...], delta: Delta) -> None:
         self._seen.add(place)
+        if delta.WhichOneof("type") == "add_block":
+            section = delta.add_block.expandable
+            if section.id:
+                self._folds[section.id] = section.label
         if delta.WhichOneof("type") == "new_element":
             self._elements[place] = delta.fragment_id, delta
             element = delta.new_element

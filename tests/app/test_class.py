@@ -97,6 +97,7 @@ async def lesson(server, folder, many, gone):
     seed = seed_of(server, code)
     for tab in students:
         key = run_key(LAB, of_seat(PARAMS, seed, number_of(tab)))
+        await tab.unfold("Rerun this, take it away")
         await tab.until(lambda tab, key=key: key[:16] in tab.text)
 
     # Everyone's ensemble.
