@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 FONT = 12.0  # as a spec says it; a projector's is 1.6 times as large
 _GROWN = 1.6 * FONT
-_SIGN, _HEIGHT = 0.55 * _GROWN, 1.25 * _GROWN  # pixels of a sign and of a line of text
+_SIGN, _HEIGHT = 0.62 * _GROWN, 1.25 * _GROWN  # pixels of a sign and of a line of text
 WIDTH, TALL = 520.0, 360.0  # of the plotting area on a projector, in pixels
 _TRIES = 30  # places along a line
 _TOLD = ("color", "strokeDash", "stroke", "shape")  # channels whose legend names lines
@@ -71,7 +71,7 @@ def on_lines(picture: Picture) -> Picture:
     layers = list(spec.pop("layer", ())) or [
         {name: spec.pop(name) for name in ("data", "mark", "encoding", "transform") if name in spec}
     ]
-    first = next(unit for unit in units(picture.spec) if {"x", "y"} <= unit.get("encoding", {}).keys())
+    first = next(unit for unit in units(picture.spec) if all(_domain(unit, along) for along in ("x", "y")))
     x, y = ({**first["encoding"][along], "field": along} for along in ("x", "y"))
     place = {"x": x, "y": y, "text": {"field": "words", "type": "nominal"}}
     source = {"data": {"name": "on_lines"}}
@@ -101,9 +101,8 @@ def _axes(spec: Mapping[str, Any]) -> tuple[_Axis, _Axis] | None:
     for along in ("x", "y"):
         ends = set()
         for unit in units(spec):
-            scale = unit.get("encoding", {}).get(along, {}).get("scale")
-            if isinstance(scale, Mapping) and isinstance(scale.get("domain"), list):
-                ends.add((*scale["domain"], scale.get("type") == "log"))
+            if domain := _domain(unit, along):
+                ends.add((*domain, unit["encoding"][along]["scale"].get("type") == "log"))
         if len(ends) != 1:
             return None
         (one,) = ends
@@ -111,6 +110,13 @@ def _axes(spec: Mapping[str, Any]) -> tuple[_Axis, _Axis] | None:
             return None
         found.append(_Axis(*one))
     return found[0], found[1]
+
+
+def _domain(unit: Mapping[str, Any], along: str) -> list[Any] | None:
+    """The ends of a layer's axis; None where it has none, as a rule across the picture or a text at its edge."""
+    scale = unit.get("encoding", {}).get(along, {}).get("scale")
+    domain = scale.get("domain") if isinstance(scale, Mapping) else None
+    return domain if isinstance(domain, list) else None
 
 
 def _is_line(unit: Mapping[str, Any]) -> bool:
@@ -228,10 +234,13 @@ def _places(lines: Sequence[_Named], drawn: Sequence[Array]) -> list[tuple[float
     found = []
     for line in lines:
         wide = _SIGN * len(line.words) / 2.0
-        tries = [one for part in line.parts for one in _beside(_dense(part), wide)]
+        tries = [
+            (*_inside(x, y, wide), extra + 3.0 * _outside(x, y, wide))
+            for part in line.parts
+            for x, y, extra in _beside(_dense(part), wide)
+        ]
         others = [_dense(part) for other in lines if other is not line for part in other.parts]
         near = np.concatenate(others) if others else np.zeros((0, 2))
-        tries = [(*_inside(x, y, wide), extra + 3.0 * _outside(x, y, wide)) for x, y, extra in tries]
         costs = [
             extra + _cost(x, y, wide, everything, taken) + 0.1 * _within(near, x, y, wide, 2.0 * _HEIGHT)
             for x, y, extra in tries
@@ -250,7 +259,7 @@ def _beside(dense: Array, wide: float) -> Iterator[tuple[float, float, float]]:
         under = dense[np.abs(dense[:, 0] - middle) <= min(wide, 0.5 * _HEIGHT), 1]
         if len(under):
             for side, edge in ((-1.0, under.min()), (1.0, under.max())):
-                for away in (0.0, 1.0, 2.0, 3.0):
+                for away in range(4):
                     y = float(edge) + side * _HEIGHT * (0.6 + away)
                     yield x, y, 0.01 * abs(x - middle) + 0.002 * (WIDTH - x) + 8.0 * away
     for x, y in dense[:: max(1, len(dense) // _TRIES)].tolist():
@@ -264,7 +273,7 @@ def _beside(dense: Array, wide: float) -> Iterator[tuple[float, float, float]]:
 def _cost(
     x: float, y: float, wide: float, everything: Array, taken: Sequence[tuple[float, float, float, float]]
 ) -> float:
-    """How much a name would hide there: pixels of lines, and of other names."""
+    """How much a name would hide there: points of lines, and pixels of names."""
     tall = _HEIGHT / 2.0
     hidden = _within(everything, x, y, wide + 3.0, tall - 1.0)
     over = sum(
@@ -275,15 +284,15 @@ def _cost(
 
 
 def _inside(x: float, y: float, wide: float) -> tuple[float, float]:
-    """The place nearest to (x, y) at which a name lies within the picture."""
+    """The place, moved as far as it takes for the name to be inside the picture."""
     tall = _HEIGHT / 2.0
     return float(np.clip(x, wide, max(WIDTH - wide, wide))), float(np.clip(y, tall, TALL - tall))
 
 
 def _outside(x: float, y: float, wide: float) -> float:
-    """How many pixels a name at (x, y) must be moved for that."""
-    inside = _inside(x, y, wide)
-    return abs(x - inside[0]) + abs(y - inside[1])
+    """How far a name would reach beyond the edges."""
+    tall = _HEIGHT / 2.0
+    return max(0.0, tall - y) + max(0.0, y + tall - TALL) + max(0.0, wide - x) + max(0.0, x + wide - WIDTH)
 
 
 def _within(points: Array, x: float, y: float, wide: float, tall: float) -> float:

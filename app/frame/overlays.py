@@ -163,17 +163,22 @@ def legend(
 
     `words` are those that it may show; `values`, if given, those that it shows alone.
     """
-    widths = [max(map(len, words[start::2]), default=0) for start in (0, 1)]
     stroke = {"symbolType": "stroke", "symbolSize": 700, "symbolStrokeWidth": 2.4, "symbolStrokeColor": "$muted"}
     return {
         "title": None,
         "orient": orient,
-        "columns": 2 if sum(widths) <= 36 else 1,
+        "columns": columns(words),
         "symbolOpacity": 1,
         "labelLimit": 300,
         **({"symbolSize": 90} if symbols else stroke),
         **({} if values is None else {"values": list(values)}),
     }
+
+
+def columns(words: Sequence[str]) -> int:
+    """How many columns of a legend a phone has room for, two at most."""
+    widths = [max(map(len, words[start::2]), default=0) for start in (0, 1)]
+    return 2 if sum(widths) <= 36 else 1
 
 
 def below(words: str) -> Spec:

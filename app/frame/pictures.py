@@ -45,12 +45,14 @@ from .overlays import (
     DASHES,
     FLOOR,
     PALETTE,
+    SHAPES,
     STYLES,
     THIN,
     UNCLAIMED,
     Axis,
     Line,
     below,
+    columns,
     decades,
     legend,
     overlay_spec,
@@ -88,6 +90,7 @@ __all__ = [
     "overlay_preview",
     "point_legend",
     "several",
+    "shapes",
     "x_axis",
     "x_of",
 ]
@@ -195,9 +198,6 @@ def overlay(
         )
     )
     claimed = theory["value"][theory["kind"] == CLAIMED]
-    span = value_range([lines["median"], lines["high"], lines["low"], claimed], theory["value"], log_y)
-    if log_y:
-        lines["low"] = np.maximum(lines["low"], span[0])
     optional = {
         "one": highlight_table(view, curves),
         "strands": strand_table(view, curves) if view.spaghetti else {},
@@ -205,6 +205,12 @@ def overlay(
     }
     thin_lines = {name: drawable(table, "value", log_y) for name, table in optional.items() if table}
     thin_lines = {name: table for name, table in thin_lines.items() if len(table["value"])}
+    # On a log axis one replicate may dip by decades, which would squeeze all the rest.
+    one = thin_lines["one"]["value"] if "one" in thin_lines and not log_y else np.zeros(0)
+    aside = np.concatenate([theory["value"], one])
+    span = value_range([lines["median"], lines["high"], lines["low"], claimed], aside, log_y)
+    if log_y:
+        lines["low"] = np.maximum(lines["low"], span[0])
     kinds = sorted(set(theory["kind"]), key=list(DASHES).index)
     spec = overlay_spec(
         _horizontal(view, curves),
@@ -331,12 +337,17 @@ def point_legend(words: Sequence[str]) -> alt.Legend | None:
     """A legend of points above the picture; none where there is nothing to tell apart."""
     if len(words) < 2:
         return None
-    return alt.Legend(title=None, orient="top", columns=2, labelLimit=300, symbolOpacity=1, symbolSize=90)
+    return alt.Legend(title=None, orient="top", columns=columns(words), labelLimit=300, symbolOpacity=1, symbolSize=90)
 
 
 def hues(names: Sequence[str]) -> alt.Scale:
     """A colour for each name, that of the run in focus first."""
     return alt.Scale(domain=list(names), range=[PALETTE[i % len(PALETTE)] for i in range(len(names))])
+
+
+def shapes(names: Sequence[str]) -> alt.Scale:
+    """A symbol for each name, so that colour is not all that tells them apart."""
+    return alt.Scale(domain=list(names), range=[SHAPES[i % len(SHAPES)] for i in range(len(names))])
 
 
 def joined(parts: Sequence[Columns]) -> dict[str, NDArray[Any]]:

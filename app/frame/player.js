@@ -176,6 +176,7 @@ function vegaConfig({ font, tokens, palette, present }) {
       labelFlush: false,
       tickCount: present ? 5 : 6,
     },
+    axisX: { labelSeparation: 6 * scale }, // numbers that touch read as one
     legend: { ...words, titleFontWeight: 500, orient: "top", symbolStrokeWidth: width, symbolSize: 100 * scale, offset: 6 },
     header: words,
     title: { color: tokens.$text, fontSize: 14 * scale },

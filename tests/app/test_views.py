@@ -67,6 +67,14 @@ def test_one_replicate_stands_out_over_the_median_and_band_of_all():
     assert words == "Line: median of 5 replicates; band: 10 to 90\u00a0% of them. Thin: replicate 0."
 
 
+def test_the_replicate_that_stands_out_stays_inside_the_picture():
+    view = preset_view("linear_transfer", "four_nodes")
+    picture = next(p for p in pictures_of(view) if p.id == "training")
+    low, high = ranges_of(picture.spec)["y"]
+    assert np.min(picture.data["one"]["value"]) < np.min(picture.data["lines"]["low"]), "or it shows nothing"
+    assert low <= np.min(picture.data["one"]["value"]) and np.max(picture.data["one"]["value"]) <= high
+
+
 def test_a_single_replicate_has_no_band_and_the_figure_says_so():
     picture = drawn(small_view(replicates=1))
     assert not {"one", "strands"} & set(picture.data)
@@ -221,6 +229,8 @@ def test_for_a_room_every_line_of_an_overlay_has_its_name_beside_it(lab_id, pres
     for picture in pictures_of(preset_view(lab_id, preset)):
         named = on_lines(picture)
         svg_of(named)
+        names = [unit["encoding"] for unit in units(named.spec) if unit.get("data", {}).get("name") == "on_lines"]
+        assert all("domain" in name[along]["scale"] for name in names for along in ("x", "y")), "on the lines' own axes"
         if not picture.curves:
             continue
         (words,) = {tuple(named.data["on_lines"]["words"])}
