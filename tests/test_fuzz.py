@@ -23,6 +23,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
+from app.frame import runs as page_runs
 from app.frame.state import MOST_BESIDE, MOST_NOTICES, decode, encode
 from sims.engine import BadInput, ChalklineError, Lab, Params, TooLarge, cli, compiled, execute, get_lab, lab_ids
 from sims.engine.budget import Budget, estimate, require
@@ -174,14 +175,20 @@ def lab_script(lab_id):
     lab_page(lab_id)
 
 
+@pytest.fixture
+def own_server():
+    page_runs.server_jobs.cache_clear()
+    yield
+    page_runs.server_jobs.cache_clear()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("own_server")
 def test_a_page_survives_any_address(lab, monkeypatch):
     """125 addresses, seed 23: no exception, no traceback, and what is red is a refusal with its estimate."""
-    runs = sys.modules["app.frame.runs"]
-    monkeypatch.setattr(runs, "LIVE_SECONDS", 2 * SHORT_SECONDS)
-    monkeypatch.setattr(runs, "SESSION_SECONDS", 8 * SHORT_SECONDS)
-    runs.server_jobs.cache_clear()
+    monkeypatch.setattr(page_runs, "LIVE_SECONDS", 2 * SHORT_SECONDS)
+    monkeypatch.setattr(page_runs, "SESSION_SECONDS", 8 * SHORT_SECONDS)
     rng = random.Random(23)
     names = [*lab.params.fields(), "v", "preset", "beside", "axis", "colour", "embed", "present"]
     app = AppTest.from_function(lab_script, kwargs={"lab_id": lab.id}, default_timeout=120)
