@@ -7,7 +7,7 @@ import pytest
 
 from app.room.store import Question, Rooms
 from sims.engine import get_lab
-from tests.app.proxy import Location, Proxy
+from tests.app.proxy import WEBSOCKET, Location, Proxy
 from tests.app.serving import Serving
 
 LAB = get_lab("label_noise")
@@ -53,6 +53,7 @@ def joined(visit, url, room):
     return seen
 
 
+@pytest.mark.slow
 def test_a_student_asks_at_most_once_in_two_seconds_and_only_in_the_room(visit, serving, room):
     seen = joined(visit, serving.url, room)
     page = seen.page
@@ -125,6 +126,3 @@ def test_a_tab_whose_network_was_gone_follows_again(visit, serving, rooms, room,
         bar(seen.page).get_by_text("your replicate: 0").wait_for()
     finally:
         proxy.close()
-
-
-WEBSOCKET = {"host": "$http_host", "upgrade": "$http_upgrade", "connection": "upgrade"}
