@@ -97,7 +97,7 @@ def with_points(picture: Picture, points: Points, made: str) -> Picture:
     kept = np.isfinite(x) & np.isfinite(y)
     if not np.any(kept):
         return picture
-    table: dict[str, Any] = {"x": x[kept], "y": y[kept], "kind": np.full(kept.sum(), LEGEND, dtype=object)}
+    table: dict[str, Any] = {"x": x[kept], "y": y[kept], "source": np.full(kept.sum(), LEGEND, dtype=object)}
     if len(points.series):
         table["series"] = np.array(points.series, dtype=object)[kept]
 
@@ -113,7 +113,7 @@ def with_points(picture: Picture, points: Points, made: str) -> Picture:
             "y": {**beside["encoding"]["y"], "field": "y"},
             # The legend is that of an opacity: shapes may tell the picture's own points apart.
             "opacity": {
-                "field": "kind",
+                "field": "source",
                 "type": "nominal",
                 "scale": {"type": "ordinal", "domain": [LEGEND], "range": [1]},
                 "legend": {
@@ -273,5 +273,3 @@ def show(view: View, report: Mapping[str, Any], pictures: Sequence[Picture]) -> 
     st.caption(escape(confirmations.sentence(report)))
     drawings = [picture.for_player() for picture in pictures]
     player(drawings, steps=None, step_label="step", key=f"confirmed/{view.lab.id}", present=view.present)
-    for picture in pictures:
-        st.caption(f"{escape(picture.title)}: {escape(picture.note)}")

@@ -61,7 +61,7 @@ def test_points_lie_on_the_axes_of_the_first_layer_that_has_both():
         assert point["encoding"][name]["scale"] == line["encoding"][name]["scale"]
         assert point["encoding"][name]["field"] == name
     assert {name: list(values) for name, values in made.data["confirmed"].items()} == {
-        "x": [1.0], "y": [0.5], "kind": ["confirmed"]
+        "x": [1.0], "y": [0.5], "source": ["confirmed"]
     }, "what is not finite is left out"  # fmt: skip
     assert "Confirmed: elsewhere (a device)." in made.alt and "(1, 0.5)" in made.alt
     assert made.note == "Look. Triangles, confirmed: elsewhere (a device)."
