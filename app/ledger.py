@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from sims import all_labs
-from sims.engine import Lab, get_lab, ledger
+from sims.engine import ChalklineError, Lab, get_lab, ledger
 
 from .frame import filters, look
 from .frame.share import address
@@ -45,9 +45,14 @@ def ledger_page() -> None:
 
 
 def _confirmed(lab: Lab) -> list[dict[str, Any]]:
-    """The verdicts of the lab's newest confirmations, with the columns of the others."""
+    """The verdicts of the lab's newest confirmations, with the columns of the others; a damaged report is named."""
+    try:
+        rows = ledger.confirmed(lab.id)
+    except ChalklineError as error:
+        st.warning(escape(str(error)), icon=":material/report:")
+        return []
     found = []
-    for row in ledger.confirmed(lab.id):
+    for row in rows:
         old = row["version"] != lab.version
         stale = f"Judged by version {row['version']} of the lab, which is now at version {lab.version}." if old else ""
         about = {"preset": "", "run": f"experiment {row['experiment']}", "about": None, "key": ""}

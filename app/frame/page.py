@@ -73,7 +73,8 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
     look.apply()
     state, options, notices = _state(lab, story)
 
-    st.title(lab.title)
+    if look.embedded() or not look.presenting():
+        st.title(lab.title)
     if not look.presenting() and not look.embedded():
         paper = f"[{lab.paper.title}](https://arxiv.org/abs/{lab.paper.arxiv})"
         st.markdown(f"*{lab.sentence}*  \n{lab.paper.authors}, {paper}, {lab.paper.year}")
@@ -89,6 +90,8 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
             refusal = reason
     if not bare:
         _controls(lab, state, options, story)
+    elif not (look.hiding() or look.embedded()):
+        _notice(lab, state)
     if refusal is not None:
         st.error(escape(str(refusal)))
     elif not jobs:
@@ -96,7 +99,7 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
     if not jobs:
         return
     if not wait_for(jobs):
-        watch(jobs, lambda current: _preview(lab, story, current))
+        watch(jobs, lambda current: None if look.hiding() else _preview(lab, story, current))
         return
     finished = results(jobs)
     if not finished:
@@ -118,7 +121,8 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
     if report is not None:
         pictures = confirmed.lay_over(module, view, pictures, report)
     st.session_state[f"ranges/{lab.id}"] = {one.id: ranges for one in pictures if (ranges := ranges_of(one.spec))}
-    _draw(view, _named(_identity(view, options), pictures) if view.present else pictures)
+    identity = _identity(view, options) + (report["created"] if report is not None else "")
+    _draw(view, _named(identity, pictures) if view.present else pictures)
     if look.embedded():
         return
     for sentence in unmet(pictures, options):
@@ -145,7 +149,14 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
 
 def _fold(name: str, words: str, content: Callable[[], object]) -> None:
     """A section that is written when it is opened: a slider's answer does not wait for what nobody sees."""
-    section = st.expander(words, key=f"fold/{name}", on_change="rerun")
+    widget, kept = f"fold/{name}", f"open/{name}"
+
+    def turned() -> None:
+        st.session_state[kept] = st.session_state[widget]
+
+    # Kept beside the widget, which is forgotten while a progress bar stands in its place.
+    st.session_state.setdefault(widget, st.session_state.get(kept, False))
+    section = st.expander(words, key=widget, on_change=turned)
     if section.open:
         with section:
             content()
@@ -225,19 +236,30 @@ def _follow(lab: Lab) -> None:
 
 
 def _controls(lab: Lab, state: PageState, options: Options, story: Story) -> None:
-    """What a visitor chooses with, in the page and in the sidebar."""
-    with st.container(horizontal=look.presenting(), vertical_alignment="bottom"):
+    """What a visitor chooses with, in the page and in the sidebar; on a projector in one line, beside the title."""
+    if look.presenting():
+        with st.container(horizontal=True, vertical_alignment="center", key="stage"):
+            st.title(lab.title, width="content")
+            _presets(lab, state)
+            _tour(lab, state)
+            with st.popover("Show", icon=":material/tune:"):
+                _x_axis(lab, story, options)
+                _details(lab, story, state, options)
+            look.control()
+            _link_button()
+    else:
         _presets(lab, state)
         _x_axis(lab, story, options)
         _details(lab, story, state, options)
         _tour(lab, state)
-        if look.presenting():
-            look.control()
-            _link_button()
-    st.markdown(f"**Look:** {lab.preset(state.preset).notice}")
+    _notice(lab, state)
     _sidebar(lab, state, story)
     if st.session_state.pop("link-wanted", False):
         link_dialog(lab, _page_url(), _query(lab, story))
+
+
+def _notice(lab: Lab, state: PageState) -> None:
+    st.markdown(f"**Look:** {lab.preset(state.preset).notice}")
 
 
 def _link_button() -> None:
@@ -276,8 +298,11 @@ def _presets(lab: Lab, state: PageState) -> None:
             hold(lab, of_preset(lab, st.session_state[widget]))
 
     st.session_state[widget] = state.preset
-    choose = st.selectbox if look.presenting() else st.pills
-    choose("Preset", list(titles), format_func=titles.__getitem__, key=widget, on_change=chosen)
+    told = {"format_func": titles.__getitem__, "key": widget, "on_change": chosen}
+    if look.presenting():
+        st.selectbox("Preset", list(titles), label_visibility="collapsed", width=280, **told)
+    else:
+        st.pills("Preset", list(titles), **told)
 
 
 def _sidebar(lab: Lab, state: PageState, story: Story) -> None:
@@ -358,7 +383,7 @@ def _x_axis(lab: Lab, story: Story, options: Options) -> None:
 
 def _details(lab: Lab, story: Story, state: PageState, options: Options) -> None:
     """The switches of what is shown on demand, and the one that makes the axes stand still."""
-    with st.container(horizontal=True, width="content" if look.presenting() else "stretch"):
+    with st.container(horizontal=True):
         for name, words in _shown(story).items():
             if name != DIFFERENCE or state.beside:
                 _switch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -22,6 +22,7 @@ from .state import PageState
 from .words import escape
 
 PATIENCE_SECONDS = 1.5  # a rerun waits this long before it shows a progress bar instead
+WARM_UP, CARDS = OWN_SESSIONS = ("warm-up", "cards")  # of the server itself: no tab has them, and none closes them
 # What a run may end in that is told in a sentence: the last is a theory's solver that did not converge.
 FAILURES = (ChalklineError, ArithmeticError)
 
@@ -58,9 +59,12 @@ def server_jobs() -> Jobs:
     return Jobs(Store(), leave_free=FREE_BYTES)
 
 
-def release_absent() -> None:
-    """Give up the jobs of tabs that have been closed: what nobody waits for any more is cancelled."""
-    for session in server_jobs().sessions():
+def release_absent(awaited: Collection[str] = ()) -> None:
+    """Give up the jobs of tabs that have been closed: what nobody waits for any more is cancelled.
+
+    Of the sessions in `awaited` only the network is gone, and they are expected back.
+    """
+    for session in server_jobs().sessions().difference(awaited, OWN_SESSIONS):
         if not runtime.get_instance().is_active_session(session):
             server_jobs().release(session)
 

@@ -10,7 +10,6 @@ import streamlit as st
 from sims.engine import BadInput, get_lab
 
 from ..frame.activities import activities
-from ..frame.page import lab_module
 from ..frame.words import escape
 from .me import Part, house
 from .store import LONGEST_CHOICE, LONGEST_QUESTION, MOST_CHOICES, Hidden, Question, Room
@@ -95,9 +94,11 @@ def _own(part: Part, lab_id: str) -> None:
             key="ask/choices",
             placeholder="it rises\n* it falls",
         )
-    own = lab_module(lab_id).STORY.metric  # type: ignore[attr-defined]
-    series, widget = [own, *(name for name in lab.series if name != own)], f"ask/metric/{lab_id}"
-    st.selectbox("The picture", series, format_func=lambda name: lab.series[name].label, key=widget)
+    words, widget = (
+        {"": "the lab's own", **{name: one.label for name, one in lab.series.items()}},
+        f"ask/metric/{lab_id}",
+    )
+    st.selectbox("The picture", list(words), format_func=words.__getitem__, key=widget)
     _hide("ask/hides")
 
     def ask() -> None:

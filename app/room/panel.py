@@ -35,6 +35,7 @@ def room_page(pages: Mapping[str, Any], url_path: str) -> None:
     found = me.mine()
     if found is None:
         st.title("A room for your class")
+        _trouble()
         _open_or_join()
         return
     part, room = found
@@ -43,6 +44,8 @@ def room_page(pages: Mapping[str, Any], url_path: str) -> None:
         st.markdown("You are in. As soon as the teacher opens a lab, it is shown here.")
         return
     _trouble()
+    for problem in teachers()[1]:
+        st.warning(escape(problem))
     left, right = st.columns([2, 3], gap="large")
     with left:
         _way_in(room, base_url(url_path))
@@ -158,9 +161,7 @@ def _start(room: Room, pages: Mapping[str, Any]) -> None:
 
 def _trouble() -> None:
     if house().trouble:
-        st.warning(escape(house().trouble))
-    for problem in teachers()[1]:
-        st.warning(escape(problem))
+        st.warning(escape(house().trouble), icon=":material/database_off:")
 
 
 # -- the panel ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import ledger as page
 from app.frame.state import decode
-from sims.engine import all_labs, get_lab, ledger
+from sims.engine import ChalklineError, all_labs, get_lab, ledger
 from sims.engine.keys import run_key
 
 LABS = all_labs()
@@ -185,3 +185,15 @@ def test_a_surprise_stands_out(recorded):
     (shown,) = all_rows(app)
     assert "holds expected" in shown["verdict"]
     assert any("other than expected" in text.value for text in app.markdown)
+
+
+def test_without_a_confirmation_or_with_a_damaged_one_the_ledger_is_still_there(monkeypatch):
+    monkeypatch.setattr(page.ledger, "confirmed", lambda lab_id=None: [])
+    assert len(all_rows(opened())) == sum(len(ledger.audit(lab)) for lab in LABS)
+
+    def damaged(lab_id=None):
+        raise ChalklineError("The report x is damaged.")
+
+    monkeypatch.setattr(page.ledger, "confirmed", damaged)
+    app = opened()
+    assert "is damaged" in app.warning[0].value and len(table(app))

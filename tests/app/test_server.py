@@ -14,9 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -26,6 +27,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import ClientConnection, connect
 
 from app import net, server
+from app.frame import runs
 
 ROOT = Path(server.__file__).resolve().parents[1]
 PUBLIC = "lecture.example.org"
@@ -412,6 +414,52 @@ def test_a_little_after_a_tab_has_gone_its_runs_are_looked_after(monkeypatch: py
     assert not gone.is_set()
     asyncio.run(tab(server.STREAM, "websocket"))
     assert gone.wait(10) and house.sessions == 0
+
+
+@pytest.mark.usefixtures("any_host")
+@pytest.mark.parametrize(
+    ("code", "is_awaited"), [(1001, False), (1000, False), (1005, True), (1006, True), (None, True)]
+)
+def test_who_said_no_goodbye_is_expected_back(
+    monkeypatch: pytest.MonkeyPatch, code: int | None, is_awaited: bool
+) -> None:
+    """A browser says goodbye when its tab is closed, and a network that goes says nothing."""
+    clock = Clock(1e9)
+    monkeypatch.setattr(server.time, "monotonic", clock.monotonic)
+    house = server.House()  # type: ignore[arg-type]
+    message = ForwardMsg()
+    message.new_session.initialize.session_id = "anna"
+
+    async def app(_: object, receive: Callable[[], Awaitable[dict]], send: Callable[[dict], Awaitable[None]]) -> None:
+        await send({"type": "websocket.send", "bytes": message.SerializeToString()})
+        await receive()
+
+    async def tab() -> None:
+        async def receive() -> dict:
+            return {"type": "websocket.disconnect", "code": code}
+
+        async def send(_: dict) -> None:
+            pass
+
+        scope = {"type": "websocket", "path": server.STREAM, "client": ("127.0.0.1", 1), "headers": []}
+        await server.Gate(app, house)(scope, receive, send)  # type: ignore[arg-type]
+
+    asyncio.run(tab())
+    assert house.awaited() == ({"anna"} if is_awaited else set())
+    clock.now += server.GRACE_SECONDS
+    assert house.awaited() == set()
+
+
+def test_only_closed_tabs_give_their_runs_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those whose network is gone for a moment, nor the server's own: pictures of cards were lost to that."""
+    given_up: list[str] = []
+    held = {"here", "closed", "awaited", runs.WARM_UP, runs.CARDS}
+    jobs = SimpleNamespace(sessions=lambda: held, release=given_up.append)
+    monkeypatch.setattr(runs, "server_jobs", lambda: jobs)
+    active = SimpleNamespace(is_active_session=lambda session: session == "here")
+    monkeypatch.setattr(runs.runtime, "get_instance", lambda: active)
+    runs.release_absent({"awaited"})
+    assert given_up == ["closed"]
 
 
 class Clock:
