@@ -206,6 +206,15 @@ def decades(low: float, high: float) -> list[float]:
     return [float(10.0**k) for k in range(first, last + 1, max(1, (last - first) // 8 + 1))]
 
 
+def rounds(low: float, high: float) -> list[float]:
+    """Round numbers inside a range for a log axis: powers of ten, with 2 and 5 of each where these are few."""
+    found = decades(low, high)
+    if len(found) > 2 or not 1e-3 <= low < high <= 1e4:
+        return found
+    tens = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    return [tick for k in tens for m in (1, 2, 5) if low <= (tick := m * 10.0**k) <= high]
+
+
 def powers(ticks: Sequence[float]) -> Spec:
     """An axis with these powers of ten: written out while they are short, else all as powers."""
     if all(1e-3 <= tick <= 1e4 for tick in ticks):

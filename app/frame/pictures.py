@@ -57,6 +57,7 @@ from .overlays import (
     legend,
     overlay_spec,
     powers,
+    rounds,
 )
 from .player import PAPER, Columns, on_paper
 from .player import Picture as PlayerPicture
@@ -89,6 +90,7 @@ __all__ = [
     "overlay",
     "overlay_preview",
     "point_legend",
+    "rounds",
     "several",
     "shapes",
     "x_axis",
@@ -245,7 +247,8 @@ def _horizontal(view: View, curves: Sequence[Curve]) -> Axis:
 
 def _vertical(quantity: Quantity, title: str, span: tuple[float, float]) -> Axis:
     log = quantity.scale == "log"
-    return Axis(title, log, span, powers(decades(*span)) if log else {"tickCount": 6, "format": "~g"})
+    ticks = rounds(*span) if log else []
+    return Axis(title, log, span, powers(ticks) if len(ticks) > 1 else {"tickCount": 6, "format": "~g"})
 
 
 def overlay_preview(

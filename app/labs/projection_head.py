@@ -10,7 +10,7 @@ import numpy as np
 
 from app.frame.formula import Formula, Numbers
 from app.frame.page import Story
-from app.frame.pictures import Curve, Picture, finish, hues, joined, overlay, point_legend, shapes
+from app.frame.pictures import Curve, Picture, finish, hues, joined, overlay, point_legend, rounds, shapes
 from app.frame.runs import View
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
@@ -351,7 +351,7 @@ def weights(view: View) -> Picture:
         "value:Q",
         title="weight of a feature",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
-        axis=alt.Axis(format="~g", values=_round(low, high)),
+        axis=alt.Axis(format="~g", values=rounds(low, high)),
     )
     told = point_legend([*names, ""])
     hue = alt.Color("kind:N", sort=names, scale=hues(names), legend=told)
@@ -378,13 +378,6 @@ def weights(view: View) -> Picture:
         steps=run.trace.frame_step,
         note="First replicate. Dashed: equal shares of the log-gain, straight lines on this axis.",
     )
-
-
-def _round(low: float, high: float) -> list[float]:
-    """Round numbers on a log axis: 1, 2 and 5 of each power of ten, or the powers alone where these are many."""
-    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    found = [m * 10.0**k for k in powers for m in ((1, 2, 5) if len(powers) < 5 else (1,))]
-    return [tick for tick in found if low <= tick <= high]
 
 
 # -- downstream ------------------------------------------------------------------------------------------------------

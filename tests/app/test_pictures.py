@@ -22,6 +22,7 @@ from app.frame.pictures import (
     band_words,
     overlay,
     overlay_preview,
+    rounds,
 )
 from app.frame.player import PAPER, pack
 from app.frame.runs import View
@@ -264,6 +265,19 @@ def test_small_and_large_axes_have_legible_ticks():
     drawn = overlay(view, "test_error", id="e", title="t", thin="slow_flow_test_error")
     svg = vl_convert.vegalite_to_svg(drawn.on_paper(""))
     assert "10⁻⁴" in svg and "0.0001" not in svg and "1e-" not in svg
+
+
+@pytest.mark.parametrize(
+    ("span", "ticks"),
+    [
+        ((0.03, 2.7), [0.05, 0.1, 0.2, 0.5, 1.0, 2.0]),
+        ((1.2, 40.0), [2.0, 5.0, 10.0, 20.0]),
+        ((0.003, 2000.0), [0.01, 0.1, 1.0, 10.0, 100.0, 1000.0]),
+        ((1e-9, 3e-8), [1e-9, 1e-8]),
+    ],
+)
+def test_a_short_log_axis_has_ticks_between_the_powers_of_ten(span, ticks):
+    assert rounds(*span) == pytest.approx(ticks)
 
 
 def test_what_is_recorded_so_far_can_be_drawn_from_the_first_moment():
