@@ -273,7 +273,9 @@ def matrices(view: View) -> Picture:
         title=f"The layer's matrix: {view.focus_label}",
         spec={**finish(alt.layer(*layers, names)), "view": {"stroke": None}},
         alt=f"At the end the diagonal of Q runs from {np.diag(Q[-1]).max():.3g} to {np.diag(Q[-1]).min():.3g}, and the "
-        f"largest entry beside it is {np.abs(off).max(initial=0.0):.2g}.{near}",
+        f"largest entry beside it is {np.abs(off).max(initial=0.0):.2g}.{near}"
+        if np.all(np.isfinite(Q[-1]))
+        else "The training diverged; of Q nothing is left.",
         data=data,
         frames=frames,
         steps=run.trace.frame_step,
@@ -484,7 +486,10 @@ def spectrum(view: View) -> Picture:
         alt.Chart(alt.NamedData("chalk")).mark_line(**_CHALK).encode(x, y),
         alt.Chart(alt.NamedData("trained")).mark_point(filled=True, size=100, opacity=1, color=PALETTE[0]).encode(x, y),
     ]
-    said = ", ".join(f"{a:g}: {q:.3g}" for a, q in zip(lam, diagonal[-1], strict=True))
+    said = ", ".join(
+        f"{a:g}: {f'{q:.3g}' if np.isfinite(q) else 'lost, the training diverged'}"
+        for a, q in zip(lam, diagonal[-1], strict=True)
+    )
     return Picture(
         id="spectrum",
         title=f"Small variances get large steps: {view.focus_label}",
