@@ -678,8 +678,11 @@ def masses(view: View) -> Picture:
     )
     times = {i: run.prediction.prediction[f"half_time_{i}"] for i in shown}
     clocks = [(float(t) / params.time_step, distinct[i - 1] / 2) for i, t in times.items() if t is not None]  # type: ignore[arg-type]
+    ends = {i: series[f"mode_mass_{i}"][:, -1] for i in shown}
     said = "; ".join(
-        f"eigenvalue {distinct[i - 1]:.3g} ends at {np.nanmedian(series[f'mode_mass_{i}'][:, -1]):.3g}" for i in shown
+        f"eigenvalue {distinct[i - 1]:.3g} "
+        + (f"ends at {np.nanmedian(end):.3g}" if np.any(np.isfinite(end)) else "is lost as the training diverges")
+        for i, end in ends.items()
     )
     spec = dict(drawn.spec)
     data = dict(drawn.data)
@@ -737,8 +740,7 @@ def angle(view: View) -> Picture:
         else "The network has no closed form; the angle is to the eigenspace that the table would learn.",
     )
     drawn = replace(drawn, alt=drawn.alt + _of_others(view, list(trained)))
-    tangent = np.nanmedian(run.trace.series["subspace_tan"], axis=0)
-    start = float(tangent[0])
+    start = float(np.median(run.trace.series["subspace_tan"][:, 0]))  # at the start no replicate has diverged
     if not (flow and np.isfinite(start) and start > 1e-12):
         return drawn
     spec, data = dict(drawn.spec), dict(drawn.data)

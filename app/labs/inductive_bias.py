@@ -339,9 +339,10 @@ def known(view: View) -> Picture:
             end = run.trace.series["probe_r2"][:, -1]
             dots.append({"run": name, "k": np.full(len(end), p.n_features), "value": end})
         theory = run.prediction.prediction["probe_r2"]
-        measured = float(np.nanmean(run.values["probe_r2"])) if np.any(np.isfinite(run.values["probe_r2"])) else np.nan
+        measured = run.metrics["probe_r2"].mean
+        found = "unknown, for no replicate ended," if measured is None else f"{measured:.3g}"
         words = f", expected {theory:.3g}" if theory is not None else ""
-        said.append(f"{name}: R² is {measured:.3g} with {p.n_features} features{words}.")
+        said.append(f"{name}: R² is {found} with {p.n_features} features{words}.")
     x = alt.X("k:Q", title="features k", scale=alt.Scale(domain=[0, most + 0.5], nice=False), axis=alt.Axis(grid=False))
     y = alt.Y("value:Q", title="R² of the probe", scale=alt.Scale(domain=[-0.02, 1.05], nice=False))
     layers: list[Any] = []

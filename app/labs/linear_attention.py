@@ -261,7 +261,9 @@ def matrices(view: View) -> Picture:
         title=f"The layer's matrix: {view.focus_label}",
         spec=fill(_matrix_spec(size, shown is not None), {"hues": [-largest, 0, largest], "entries": [-tick, 0, tick]}),
         alt=f"At the end the diagonal of Q runs from {np.diag(Q[-1]).max():.3g} to {np.diag(Q[-1]).min():.3g}, and the "
-        f"largest entry beside it is {np.abs(off).max(initial=0.0):.2g}.{near}",
+        f"largest entry beside it is {np.abs(off).max(initial=0.0):.2g}.{near}"
+        if np.all(np.isfinite(Q[-1]))
+        else "The training diverged; of Q nothing is left.",
         data=data,
         frames=frames,
         steps=run.trace.frame_step,
@@ -499,7 +501,10 @@ def spectrum(view: View) -> Picture:
     chalk = {"lam": lam[order], "q": lam[order] * 0 + floor if best is None else np.diag(best)[:shown][order]}
     inverse = {"lam": lam[order], "q": chalk["q"][-1] * lam[order][-1] / lam[order]}
     top = 1.6 * max(float(np.nanmax(diagonal)), float(chalk["q"].max()))
-    said = ", ".join(f"{a:g}: {q:.3g}" for a, q in zip(lam, diagonal[-1], strict=True))
+    said = ", ".join(
+        f"{a:g}: {f'{q:.3g}' if np.isfinite(q) else 'lost, the training diverged'}"
+        for a, q in zip(lam, diagonal[-1], strict=True)
+    )
     return Picture(
         id="spectrum",
         title=f"Small variances get large steps: {view.focus_label}",

@@ -219,6 +219,21 @@ def test_diverged_replicates_leave_the_band_and_are_counted():
     assert f"{stopped.sum()} of {len(stopped)} ({view.focus_label})" in band_words(view)
 
 
+RATED = [lab.id for lab in all_labs() if "learning_rate" in lab.params.make().active()]
+
+
+@pytest.mark.parametrize("lab_id", RATED)
+def test_words_about_a_run_at_the_largest_rate_hold_no_nan(lab_id):
+    """In most labs every replicate diverges there, and no picture has an end to tell."""
+    lab = get_lab(lab_id)
+    params = lab.params.make(learning_rate=lab.params.fields()["learning_rate"].le, steps=300)
+    words = [
+        f"{picture.title} {picture.alt} {picture.note}"
+        for picture in pictures_of(view_of(lab_id, PageState(lab.presets[0].id, params)))
+    ]
+    assert words and not [one for one in words if re.search(r"\b(nan|inf)\b", one, re.IGNORECASE)]
+
+
 def test_a_run_of_which_nothing_is_left_ends_where_it_diverged():
     params = LAB.params.make(algorithm="minibatch_noise", learning_rate=0.05, steps=2000)
     view = view_of("label_noise", PageState("edge", params))
