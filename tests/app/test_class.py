@@ -214,9 +214,9 @@ def test_thirty_students_have_their_lesson(serving, tmp_path):
 
 
 def long_run():
-    """A run that is under way for longer than a network is gone for a moment: about half a minute by its estimate."""
+    """A run that is under way for longer than a network is gone for a moment: 7 to 15 seconds by its estimate."""
     steps, most = 1000, int(LAB.params.fields()["steps"].le)
-    while steps * 2 <= most and estimate(LAB, LAB.params.make(steps=steps * 2)).seconds < 0.5 * LIVE_SECONDS:
+    while steps * 2 <= most and estimate(LAB, LAB.params.make(steps=steps * 2)).seconds < 0.25 * LIVE_SECONDS:
         steps *= 2
     return LAB.params.make(steps=steps, seed=4)
 
