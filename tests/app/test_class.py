@@ -319,9 +319,11 @@ def test_who_detaches_keeps_a_page_of_their_own(serving):
 def test_a_press_counts_also_while_the_teacher_changes_something(serving):
     async def story():
         teacher, code = await opened_room(serving)
+        teacher = await led_to(teacher, f"{LAB.id}?{STATE}")
         rooms = Rooms(serving.store.with_name("rooms.sqlite"))
         for words, name, is_there in (("Detach", "detached", True), ("Leave", "room", False)):
             (student,) = await joined(serving.url, code, 1)
+            await student.until(lambda tab: tab.page == LAB.id and is_at_rest(tab))
             rooms.set(code, controls=not rooms.room(code).controls)
             await student.press(words)
             await student.poll()
