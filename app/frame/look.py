@@ -28,6 +28,7 @@ _ALWAYS = """
   border: 1px dashed currentColor; border-radius: 0.25rem; opacity: 0.75;
 }
 .st-key-room { margin-top: 1.25rem; }
+:is(.st-key-status, .st-key-everyone, .st-key-lead) { gap: 0.25rem 1rem; }
 .st-key-room [data-testid="stProgress"] p { font-size: 1rem; }
 .numbers { display: flex; flex-wrap: wrap; gap: 0.5rem 2rem; font-size: 1.4rem; font-variant-numeric: tabular-nums; }
 .numbers span { display: block; font-size: 0.875rem; opacity: 0.8; }

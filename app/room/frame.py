@@ -233,9 +233,11 @@ def _told(part: Part, room: Room) -> None:
         elif asked.kind == "choice":
             st.markdown("\n".join(f"- {escape(choice)}" for choice in asked.choices))
         if not asked.revealed:
-            guesses = len(house().guesses(room.code, asked.number))
-            st.caption(f"{guesses} of {house().here(room.code)} have guessed.")
-    if room.ensemble and room.lab and not question.hides(asked, room.lab):
+            guesses, here = len(house().guesses(room.code, asked.number)), house().here(room.code)
+            of = f" of {here}" if guesses <= here else ""  # who has guessed may have left
+            st.caption(f"{guesses}{of} have guessed.")
+    taken = part.role == "screen" and asked is not None and asked.lab == room.lab  # the question has the screen
+    if room.ensemble and room.lab and not (taken or question.hides(asked, room.lab)):
         _ensemble(part, room)
 
 
@@ -253,7 +255,7 @@ def _status(part: Part, room: Room) -> None:
             _button("Follow", ":material/sync:", lambda: me.detach(False))
         else:
             st.markdown(":green-badge[following the teacher]" if room.lab else ":gray-badge[waiting]", width="content")
-            if part.role == "student":
+            if part.role == "student" and room.lab:
                 _button("Detach", ":material/sync_disabled:", me.detach)
         if part.role == "student":
             _button("Leave", ":material/logout:", me.leave)

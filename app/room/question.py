@@ -229,8 +229,13 @@ def histogram_of(off: NDArray[np.float64], log: bool) -> Picture:
     tall = {"type": "quantitative", "title": "guesses", "scale": {"domain": [0, max(1, int(counts.max()))]}}
     bars = {
         "data": {"name": "bars"},
-        "mark": {"type": "bar", "color": "$run4", "binSpacing": 1},
-        "encoding": {"x": {**place, "field": "low"}, "x2": {"field": "high"}, "y": {**tall, "field": "count"}},
+        "mark": {"type": "bar", "color": "$run4", "binSpacing": 1, "orient": "vertical"},
+        "encoding": {
+            "x": {**place, "field": "low"},
+            "x2": {"field": "high"},
+            "y": {**tall, "field": "count"},
+            "y2": {"datum": 0},
+        },
     }
     bars["encoding"]["y"]["axis"] = {"tickMinStep": 1}
     rule = {

@@ -215,9 +215,9 @@ def test_thirty_students_have_their_lesson(serving, tmp_path):
 
 
 def long_run():
-    """A run that is under way for longer than a network is gone for a moment: about half a minute by its estimate."""
+    """A run that is under way for longer than a network is gone for a moment: 7 to 15 seconds by its estimate."""
     steps, most = 1000, int(LAB.params.fields()["steps"].le)
-    while steps * 2 <= most and estimate(LAB, LAB.params.make(steps=steps * 2)).seconds < 0.5 * LIVE_SECONDS:
+    while steps * 2 <= most and estimate(LAB, LAB.params.make(steps=steps * 2)).seconds < 0.25 * LIVE_SECONDS:
         steps *= 2
     return LAB.params.make(steps=steps, seed=4)
 
@@ -259,6 +259,7 @@ def test_a_network_that_is_gone_costs_a_student_nothing(serving, seconds):
         assert ends == ["done"] if seconds == 5 else set(ends) <= {"cancelled", "done"} and ends.count("done") == 1
         room = Rooms(serving.store.with_name("rooms.sqlite"))
         assert [guess.choice for guess in room.guesses(code, 1)] == [1]
+        await again.until(lambda tab: "2 of 2 computed" in tab.text)
         assert student.errors == again.errors == []
         await gather(tab.close() for tab in (teacher, student, again))
 
@@ -319,9 +320,11 @@ def test_who_detaches_keeps_a_page_of_their_own(serving):
 def test_a_press_counts_also_while_the_teacher_changes_something(serving):
     async def story():
         teacher, code = await opened_room(serving)
+        teacher = await led_to(teacher, f"{LAB.id}?{STATE}")
         rooms = Rooms(serving.store.with_name("rooms.sqlite"))
         for words, name, is_there in (("Detach", "detached", True), ("Leave", "room", False)):
             (student,) = await joined(serving.url, code, 1)
+            await student.until(lambda tab: tab.page == LAB.id and is_at_rest(tab))
             rooms.set(code, controls=not rooms.room(code).controls)
             await student.press(words)
             await student.poll()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from app.frame.export import figure_bytes
 from app.frame.player import pack
 from app.frame.runs import View
 from app.frame.state import PageState
@@ -84,6 +86,16 @@ def test_every_guess_is_in_one_bar_of_the_histogram(log):
     (middle,) = np.flatnonzero((bars["low"] < right) & (right < bars["high"]))
     assert middle == question.BARS // 2, "who is right is in the middle"
     pack([picture.for_player()], steps=None, step_label="step", key="k")
+
+
+def test_the_bars_of_the_histogram_stand_on_its_axis_as_tall_as_their_counts():
+    picture = question.histogram_of(np.array([1e-3, 0.5, 1.0, 1.0, 1.0, 2.0, 40.0]), True)
+    bars = re.findall(
+        r'guesses: (\d+);[^>]*aria-roledescription="bar" d="([^"]*)"', figure_bytes(picture, "svg", "").decode()
+    )
+    tall = {int(count): float(re.search(r"v([\d.]+)", path)[1]) for count, path in bars}
+    assert len(bars) == question.BARS and tall.keys() == {0, 1, 3}
+    np.testing.assert_allclose([tall[0], tall[3]], [0.0, 3.0 * tall[1]], rtol=1e-9)
 
 
 def test_the_guesses_are_drawn_into_the_picture(view):

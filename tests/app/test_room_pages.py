@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from app.frame.runs import server_jobs
 from app.room import ensemble, me
-from app.room.store import Question
+from app.room.store import Guess, Question
 from app.server import SCRIPT
 from sims.engine import get_lab
 from sims.engine.keys import run_key
@@ -227,6 +227,35 @@ def test_what_is_hidden_is_not_shown_while_it_is_computed(room, monkeypatch):
     app.run()
     assert app.get("vega_lite_chart")
     button(app, "Stop").click().run()
+
+
+def test_the_classs_screen_shows_the_way_in_and_then_what_the_class_is_asked(room):
+    rooms = me.rooms()
+    empty, _ = rooms.open()
+    waiting = AppTest.from_function(panel_script, default_timeout=60)
+    for name, value in {"room": empty.code, "screen": "1"}.items():
+        waiting.query_params[name] = value
+    settled(waiting.run())
+    assert [one for one in waiting.code if f"room={empty.code}" in one.value]
+    assert not waiting.button, "it has no controls"
+
+    def has_band(app):
+        return any(one.label == "Everyone's ensemble" for one in app.toggle)
+
+    assert has_band(opened(room=room.code, screen="1"))
+    rooms.ask(room.code, Question("Where?", LAB.id, kind="point", hides="simulation"))
+    rooms.guess(room.code, rooms.join(room.code).token, 1, Guess(x=30.0, y=1.0))
+    rooms.reveal(room.code)
+    app = opened(room=room.code, screen="1")
+    assert "**Where?**" in texts(app) and not has_band(app), "the guesses are not pushed off the screen"
+
+
+def test_who_has_guessed_and_left_is_counted_without_nonsense(room):
+    rooms = me.rooms()
+    rooms.ask(room.code, Question("Up?", LAB.id, choices=("yes", "no")))
+    for _ in range(3):
+        rooms.guess(room.code, rooms.join(room.code).token, 1, Guess(choice=0))
+    assert "3 have guessed." in texts(opened(room=room.code))
 
 
 def test_two_runs_that_disagree_raise_the_alarm_on_the_page(room, monkeypatch):

@@ -11,6 +11,7 @@ from tests.app.proxy import WEBSOCKET, Location, Proxy
 from tests.app.serving import Serving
 
 LAB = get_lab("label_noise")
+PATIENCE = 180_000  # milliseconds in which a tab comes back, on however slow a machine
 STATE = {
     name: [str(value)]
     for name, value in {
@@ -113,6 +114,21 @@ def test_a_point_is_picked_with_the_mouse_and_moved_with_the_keys(visit, serving
 
 
 @pytest.mark.slow
+def test_a_tab_waits_for_a_server_that_is_killed_and_started_again(visit, serving, rooms, room):
+    rooms.ask(room.code, Question("Up or down?", LAB.id, choices=("up", "down")))
+    seen = visit(f"{serving.url}/room?room={room.code}")
+    page = seen.page
+    bar(page).get_by_text("down", exact=True).click()
+    bar(page).get_by_text("Your guess is in").wait_for()
+    serving.restart(signal.SIGKILL)
+    rooms.show(room.code, LAB.id, {**STATE, "noise_std": ["2"]})
+    page.wait_for_url(re.compile("noise_std=2"), timeout=PATIENCE)
+    bar(page).get_by_text("your replicate: 0").wait_for()
+    bar(page).get_by_text("Your guess is in").wait_for()
+    assert rooms.room(room.code).seats == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [5, 60])
 def test_a_tab_whose_network_was_gone_follows_again(visit, serving, rooms, room, seconds):
     proxy = Proxy(Location("/class/", f"{serving.url}/", WEBSOCKET), serving.url)
@@ -122,7 +138,7 @@ def test_a_tab_whose_network_was_gone_follows_again(visit, serving, rooms, room,
         seen.page.wait_for_timeout(1000 * seconds)
         rooms.show(room.code, LAB.id, {**STATE, "noise_std": ["2"]})
         proxy.mend()
-        seen.page.wait_for_url(re.compile("noise_std=2"))
+        seen.page.wait_for_url(re.compile("noise_std=2"), timeout=PATIENCE)
         bar(seen.page).get_by_text("your replicate: 0").wait_for()
     finally:
         proxy.close()
