@@ -319,7 +319,8 @@ def eigenvalues(view: View) -> Picture:
     order = list(_GROUPS.values())
     hue = alt.Color("group:N", sort=order, scale=hues(order), legend=point_legend(order))
     shape = alt.Shape("group:N", sort=order, scale=shapes(order), legend=point_legend(order))
-    dash = alt.StrokeDash("group:N", sort=order, scale=alt.Scale(domain=order, range=_GROUP_DASHES), legend=None)
+    dashes = alt.Scale(domain=order, range=_GROUP_DASHES)
+    dash = alt.StrokeDash("group:N", sort=order, scale=dashes, legend=point_legend(order))
     marks, tables = _marks(params, x, top)
     layers = [
         *marks,
