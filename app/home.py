@@ -10,7 +10,7 @@ import streamlit as st
 from sims import all_labs
 from sims.engine import Lab, ledger
 
-from .frame import cards, look
+from .frame import cards, filters, look
 from .frame.activities import activities
 from .frame.verdicts import MARKS
 from .frame.words import escape
@@ -69,6 +69,8 @@ def _text(lab: Lab) -> str:
 
 def _filters(labs: Sequence[Lab]) -> tuple[str, Sequence[str]]:
     themes = Counter(lab.theme for lab in labs)
+    known: dict[str, list[str] | None] = {"search": None, "theme": sorted(themes)}
+    filters.restore("gallery", known)
     words = st.text_input(
         "Search", key="gallery/search", placeholder="words of a title, paper or author", icon=":material/search:"
     )
@@ -77,8 +79,9 @@ def _filters(labs: Sequence[Lab]) -> tuple[str, Sequence[str]]:
         sorted(themes),
         selection_mode="multi",
         format_func=lambda theme: f"{theme} ({themes[theme]})",
-        key="gallery/themes",
+        key="gallery/theme",
     )
+    filters.follow("gallery", known)
     return words, chosen
 
 

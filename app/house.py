@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SESSIONS = 300  # browser tabs at once, unless CHALKLINE_SESSIONS says otherwise
 
@@ -18,6 +19,15 @@ class House:
     left: Callable[[], None] = lambda: None  # runs, in a thread of its own, a little after a tab has gone
     last_message: float = 0.0
     state: str = "starting"  # "ok" once everything is warm
+    lost: dict[str, float] = field(default_factory=dict)  # by session: until when its return is waited for
+
+    def awaited(self) -> set[str]:
+        """The sessions whose network has gone a moment ago, without a goodbye: they are expected back."""
+        now = time.monotonic()
+        for session, until in list(self.lost.items()):
+            if until <= now:
+                self.lost.pop(session, None)
+        return set(self.lost)
 
 
 _built: list[House] = []

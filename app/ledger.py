@@ -10,9 +10,11 @@ import pandas as pd
 import streamlit as st
 
 from sims import all_labs
-from sims.engine import ChalklineError, ledger
+from sims.engine import ChalklineError, Lab, get_lab, ledger
 
-from .frame import look
+from .frame import filters, look
+from .frame.share import address
+from .frame.state import PageState, encode
 from .frame.verdicts import BADGES, MARKS, MEANING, number
 from .frame.words import escape
 
@@ -30,7 +32,7 @@ def ledger_page() -> None:
         "Every claim of every lab, with the verdict it had when it was last checked. Claims that fail, and runs in "
         "which an assumption is broken, belong to the labs as much as the others do: some are false on purpose."
     )
-    rows = [row for lab in all_labs() for row in ledger.audit(lab)]
+    rows = [row for lab in all_labs() for row in (*ledger.audit(lab), *_confirmed(lab))]
     _totals(rows)
     chosen = _chosen(rows)
     pages = max(1, -(-len(chosen) // ROWS))
@@ -39,38 +41,23 @@ def ledger_page() -> None:
         page = _page(pages)
     _table(chosen[(page - 1) * ROWS : page * ROWS])
     st.caption(MEANING + " **stale**: the row is older than what it speaks of; it waits to be judged again.")
-    st.caption("`python -m sims ledger LAB` judges a lab's claims anew.")
-    _confirmations()
+    st.caption("`python -m sims ledger LAB` judges a lab's claims anew, `python -m sims confirm LAB` confirms it.")
 
 
-def _confirmations() -> None:
-    """The verdicts of the newest confirmations, by lab, scale and device."""
+def _confirmed(lab: Lab) -> list[dict[str, Any]]:
+    """The verdicts of the lab's newest confirmations, with the columns of the others; a damaged report is named."""
     try:
-        rows = ledger.confirmed()
+        rows = ledger.confirmed(lab.id)
     except ChalklineError as error:
         st.warning(escape(str(error)), icon=":material/report:")
-        return
-    if not rows:
-        return
-    titles = {lab.id: lab.title for lab in all_labs()}
-    st.header("Newest confirmations")
-    st.markdown("The same theorems, asked of independent experiments: no shortcut and no random number of the labs.")
-    shown = [
-        {
-            "verdict": BADGES[row["verdict"]],
-            "claim": f"{escape(row['statement'])}  \n:small[{escape(row['reason'])}]",
-            "lab and experiment": f"[{escape(titles.get(row['lab'], row['lab']))}]({row['lab']})  \n"
-            f":small[{escape(row['experiment'])}]",
-            "predicted": number(row["predicted"]),
-            "measured": number(row["measured"]) + (f" ± {row['error']:.2g}" if row["error"] else ""),
-            "tolerance": number(row["tolerance"]),
-            "made": _made(row),
-        }
-        for row in rows
-    ]
-    with st.container(key="ledger-confirmed"):
-        st.table(pd.DataFrame(shown).set_index("verdict"), border="horizontal", alt="Verdicts of the confirmations")
-    st.caption("`python -m sims confirm LAB` asks again; the reports lie in `docs/confirmations`.")
+        return []
+    found = []
+    for row in rows:
+        old = row["version"] != lab.version
+        stale = f"Judged by version {row['version']} of the lab, which is now at version {lab.version}." if old else ""
+        about = {"preset": "", "run": f"experiment {row['experiment']}", "about": None, "key": ""}
+        found.append({**about, "expected": "holds", "stale": stale, **row})
+    return found
 
 
 def _totals(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -86,29 +73,37 @@ def _totals(rows: Sequence[Mapping[str, Any]]) -> None:
 def _chosen(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows that the filters let through."""
     titles = {lab.id: lab.title for lab in all_labs()}
-    first, second, third = st.columns([2, 3, 3])
-    labs = first.multiselect("Lab", list(titles), format_func=titles.__getitem__, key="ledger/labs")
     kinds = [verdict for verdict in MARKS if any(row["verdict"] == verdict for row in rows)]
     kinds += [STALE] if any(row["stale"] for row in rows) else []
+    scales = list(dict.fromkeys(row["scale"] for row in rows))
+    known: dict[str, list[str] | None] = {"lab": list(titles), "verdict": kinds, "scale": scales, "search": None}
+    filters.restore("ledger", known)
+    first, second, third = st.columns([2, 3, 3])
+    labs = first.multiselect("Lab", list(titles), format_func=titles.__getitem__, key="ledger/lab")
     verdicts = second.pills(
         "Verdict",
         kinds,
         selection_mode="multi",
         format_func=lambda kind: MARKS.get(kind, kind),
-        key="ledger/verdicts",
+        key="ledger/verdict",
     )
     words = third.text_input("Search", key="ledger/search", placeholder="words of a claim", icon=":material/search:")
+    wanted = st.pills("Scale", scales, selection_mode="multi", key="ledger/scale") if len(scales) > 1 else []
+    filters.follow("ledger", known)
     return [
         row
         for row in rows
         if (not labs or row["lab"] in labs)
         and (not verdicts or row["verdict"] in verdicts or (row["stale"] and STALE in verdicts))
+        and (not wanted or row["scale"] in wanted)
         and all(word in _text(row).casefold() for word in words.casefold().split())
     ]
 
 
 def _text(row: Mapping[str, Any]) -> str:
-    return " ".join(str(row[name]) for name in ("lab", "preset", "id", "statement", "source", "reason", "device"))
+    return " ".join(
+        str(row[name]) for name in ("lab", "preset", "run", "id", "statement", "source", "reason", "device", "key")
+    )
 
 
 def _page(pages: int) -> int:
@@ -128,7 +123,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> None:
         {
             "verdict": _verdict(row),
             "claim": f"{escape(row['statement'])}  \n:small[{escape(row['reason'])}]",
-            "preset": _preset(row),
+            "judged on": _subject(row),
             "predicted": number(row["predicted"]),
             "measured": number(row["measured"]) + (f" ± {row['error']:.2g}" if row["error"] else ""),
             "tolerance": number(row["tolerance"]),
@@ -149,19 +144,29 @@ def _verdict(row: Mapping[str, Any]) -> str:
     return "  \n".join(marks)
 
 
-def _preset(row: Mapping[str, Any]) -> str:
-    """The lab, and the preset with a link to its page, which opens beside this one."""
-    lab = next(lab for lab in all_labs() if lab.id == row["lab"])
-    title = {preset.id: preset.title for preset in lab.presets}.get(row["preset"])
-    link = f"[{escape(title)}]({lab.id}?preset={row['preset']})" if title else escape(row["preset"])
-    return f"{escape(lab.title)}  \n{link}"
+def _subject(row: Mapping[str, Any]) -> str:
+    """What was judged: the lab, its preset, which run of it and its key, with a link to the pictures of that run."""
+    lab = get_lab(row["lab"])
+    title = {preset.id: preset.title for preset in lab.presets}.get(row["preset"], row["preset"])
+    run = escape(row["run"] or "a run that no preset has any more")
+    link = f"[{run}]({_address(lab, row)}#pictures)" if row["about"] is not None or not row["preset"] else run
+    key = f"  \n:small[`{row['key'][:12]}`]" if row["key"] else ""
+    return "  \n".join(filter(None, [escape(lab.title), escape(title), link])) + key
+
+
+def _address(lab: Lab, row: Mapping[str, Any]) -> str:
+    """The page that shows a row's run: the preset itself where that has it in focus."""
+    if row["about"] is None:
+        return lab.id
+    preset = lab.preset(row["preset"])
+    if row["about"] == lab.focus(preset):
+        return f"{lab.id}?preset={preset.id}"
+    query = encode(lab, PageState(preset.id, row["about"]), whole=True)
+    return address(lab.id, query).replace("(", "%28").replace(")", "%29")
 
 
 def _checked(row: Mapping[str, Any]) -> str:
     if not row["date"]:
         return escape(row["stale"])
-    return _made(row) + (f"  \n:small[{escape(row['stale'])}]" if row["stale"] else "")
-
-
-def _made(row: Mapping[str, Any]) -> str:
-    return f"{row['date']}, version {row['version']}  \n:small[{escape(row['scale'])}, {escape(row['device'])}]"
+    where = f"{row['date']}, version {row['version']}  \n:small[{escape(row['scale'])}, {escape(row['device'])}]"
+    return where + (f"  \n:small[{escape(row['stale'])}]" if row["stale"] else "")

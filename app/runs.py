@@ -13,6 +13,7 @@ from sims.engine.export import export
 from .frame import look
 from .frame.page import held, hold
 from .frame.seen import Seen, archive, at_hand, rename, seen
+from .frame.thumbnail import WIDTH
 from .frame.words import escape
 
 ROWS = 12  # of a page
@@ -49,6 +50,8 @@ def runs_page(pages: Mapping[str, object]) -> None:
 def _row(one: Seen, page: object) -> None:
     lab = get_lab(one.lab)
     st.header(escape(one.title), anchor=False)
+    if one.picture:
+        st.image(one.picture, width=WIDTH, alt=f"{one.title}: its course in small")
     made = f"computed in {one.wall_s:.2g} s" if one.computed else "stored before"
     st.markdown(escape(caption(lab, one.params)))
     replicates = "1 replicate" if one.params.replicates == 1 else f"{one.params.replicates} replicates"

@@ -34,10 +34,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from streamlit import config
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 
 from app import net
-from app.house import SESSIONS, House, built
+from app.house import SESSIONS, House, built, present_house
 from app.vega import VEGA_VERSION, vega
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +50,9 @@ FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 RERUNS_PER_SECOND = 20.0  # of one tab; a faster sender waits, and so slows only itself
 BURST = 40  # messages that a tab may send at once before it is slowed
 INCOMING_BYTES = 8 * 2**20  # one message from a browser; widgets' states are a few kB
-LINGER_SECONDS = 0.5  # a tab that is gone for so long is given up; one that comes back asks again
+LINGER_SECONDS = 0.5  # so long after a tab was closed its runs are given up; one that comes back asks again
+GRACE_SECONDS = 15.0  # so long after its network was lost; the browser tries again after 0.5, 1, 2, 4 and 8 seconds
+GOODBYES = (1000, 1001)  # how a browser closes a tab's websocket, or leaves the page
 JANITOR_SECONDS = 20.0
 QUIET_SECONDS = 1.0  # no message for so long counts as idle
 PATIENCE_SECONDS = 60.0  # a server that is never idle is swept all the same
@@ -82,11 +85,17 @@ class Gate:
             await refuse(refusal, scope, receive, send)
         elif scope["type"] == "websocket" and scope["path"] == STREAM:
             self.house.sessions += 1
+            line = Line()
             try:
-                await self.app(same_origin(scope), self.paced(receive), self.noted(send))
+                await self.app(same_origin(scope), self.paced(line.heard(receive)), line.said(self.noted(send)))
             finally:
                 self.house.sessions -= 1
-                asyncio.get_running_loop().call_later(LINGER_SECONDS, self._left)
+                wait = LINGER_SECONDS
+                self.house.lost.pop(line.session, None)
+                if line.session and line.code not in GOODBYES:
+                    self.house.lost[line.session] = time.monotonic() + GRACE_SECONDS
+                    wait += GRACE_SECONDS
+                asyncio.get_running_loop().call_later(wait, self._left)
         else:
             await self.app(same_origin(scope), receive, send)
 
@@ -142,6 +151,33 @@ class Gate:
             await send(message)
 
         return noted
+
+
+class Line:
+    """One websocket of a tab: whose session it carries, and how it ended."""
+
+    def __init__(self) -> None:
+        self.session = ""
+        self.code: int | None = None
+
+    def heard(self, receive: Receive) -> Receive:
+        async def heard() -> Message:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                self.code = message.get("code")
+            return message
+
+        return heard
+
+    def said(self, send: Send) -> Send:
+        """`send`, which reads the session's name in the first message that has it."""
+
+        async def said(message: Message) -> None:
+            if not self.session and message.get("bytes"):
+                self.session = ForwardMsg.FromString(message["bytes"]).new_session.initialize.session_id
+            await send(message)
+
+        return said
 
 
 async def refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
@@ -222,7 +258,7 @@ def warm_up() -> None:
     import altair  # noqa: F401
     import pandas  # noqa: F401
 
-    from app.frame.runs import server_jobs
+    from app.frame.runs import WARM_UP, server_jobs
     from sims import engine
     from sims.engine.budget import lab_rates
 
@@ -231,8 +267,8 @@ def warm_up() -> None:
         for probe in lab.probes().values():
             probe()
         for params in lab.runs(lab.presets[0]).values():
-            server_jobs().submit(lab, params, "warm-up").result()
-    server_jobs().release("warm-up")
+            server_jobs().submit(lab, params, WARM_UP).result()
+    server_jobs().release(WARM_UP)
     vega()
 
 
@@ -241,8 +277,10 @@ def release_absent() -> None:
     from app.frame import runs, sweep_jobs
     from app.room import me
 
-    runs.release_absent()
-    sweep_jobs.release_absent()
+    house = present_house()
+    awaited = set() if house is None else house.awaited()
+    runs.release_absent(awaited)
+    sweep_jobs.release_absent(awaited)
     rooms = me.rooms()
     if rooms is not None:
         rooms.sweep()

@@ -24,7 +24,7 @@ from .frame.form import ENSEMBLE, form
 from .frame.pictures import Picture
 from .frame.player import player
 from .frame.runs import session_id
-from .frame.state import VIEW_KEYS
+from .frame.state import TAB_KEYS
 from .frame.sweep_jobs import (
     Outcome,
     SweepJob,
@@ -106,7 +106,7 @@ def sweeps() -> None:
 def _state() -> tuple[SweepState, list[str]]:
     """The page's state: from the address when somebody changed it, else from this session; the address follows."""
     query = {name: st.query_params.get_all(name) for name in st.query_params}
-    own = {name: values for name, values in query.items() if name not in VIEW_KEYS}
+    own = {name: values for name, values in query.items() if name not in TAB_KEYS}
     notices: list[str] = []
     if _HELD not in st.session_state or (own and own != st.session_state.get(_ADDRESS)):
         st.session_state[_HELD], notices = decode_sweep(own)
@@ -127,7 +127,7 @@ def _hold(state: SweepState) -> None:
     """Keep a state changed by a widget, and let the address follow on the rerun that comes."""
     st.session_state[_HELD] = state
     st.session_state[_ADDRESS] = {
-        name: st.query_params.get_all(name) for name in st.query_params if name not in VIEW_KEYS
+        name: st.query_params.get_all(name) for name in st.query_params if name not in TAB_KEYS
     }
 
 

@@ -16,7 +16,7 @@ from sims.engine import lab_ids
 
 from . import contest, machine, report
 
-COMMON = ("replicates", "sweep", "full_scale", "startup", "waiting")
+COMMON = ("replicates", "sweep", "full_scale", "startup", "waiting", "pages")
 
 
 def of_labs() -> list[str]:

@@ -13,7 +13,7 @@ settings.load_profile("chalkline")
 
 HERE = Path(__file__).parent
 BROWSER = HERE / "browser"
-SPREAD = {"test_contracts.py"}  # tests that share nothing but what is compiled
+SPREAD = {"test_contracts.py", "test_fuzz.py"}  # tests that share nothing but what is compiled
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,16 +1,14 @@
 """What a stranger may reach: no file, shell, pickle or HTML from an address, a message, a name or a stored run.
 
-The gate, the metrics and foreign origins are in app/test_server.py, sealed manifests in sims/engine/test_store.py.
+The gate, the metrics and foreign origins are in app/test_server.py, sealed manifests in sims/engine/test_store.py,
+the container image in test_image.py.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -110,28 +108,3 @@ def test_the_tree_holds_no_secret():
     ]
     assert found == []
     assert "secrets" not in (ROOT / ".streamlit" / "config.toml").read_text()
-
-
-# -- the container image -------------------------------------------------------------------------------------------
-
-
-def test_the_linter_has_nothing_to_say_about_the_recipe():
-    linter = Path(sys.executable).with_name("hadolint")
-    done = subprocess.run([linter, "--no-color", ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
-
-
-def test_the_linter_can_find_something(tmp_path):
-    recipe = tmp_path / "Dockerfile"
-    recipe.write_text("FROM python:latest\nRUN cd /tmp && sudo apt-get install curl\n")
-    linter = Path(sys.executable).with_name("hadolint")
-    assert subprocess.run([linter, recipe], capture_output=True, check=False).returncode != 0
-
-
-def test_the_image_is_warm_before_it_is_healthy_and_writes_to_its_volumes_alone():
-    text = (ROOT / "Dockerfile").read_text()
-    entry = re.search(r"^ENTRYPOINT (.+)$", text, re.M)
-    assert entry and "python -m sims warm && exec python -m app.server" in entry[1]
-    assert re.search(r'^VOLUME \["/data", "/cache"\]', text, re.M)
-    assert "CHALKLINE_STORE=/data/store" in text and "CHALKLINE_CACHE=/cache" in text and "HOME=/tmp" in text
-    assert not re.search(r"(PASSWORD|SECRET|TOKEN|API_KEY)", text)

@@ -29,14 +29,13 @@ from .export import drawn
 from .page import Story, lab_module
 from .pictures import FIT, Picture, is_composed
 from .player import DARK, PAPER, in_colours
-from .runs import View, server_jobs
+from .runs import CARDS, View, server_jobs
 from .state import of_preset
 
 WIDTH, HEIGHT = 360, 170  # pixels of the whole picture; it is drawn at twice that
 SCALE = 2
 COLOURS = 64
 THEMES: Mapping[str, Mapping[str, str]] = {"light": PAPER, "dark": DARK}
-_SESSION = "cards"
 _CODE = ("cards.py", "pictures.py", "player.py")
 
 logger = logging.getLogger("chalkline.cards")
@@ -103,11 +102,11 @@ def first_picture(lab: Lab) -> Picture | None:
     jobs = server_jobs()
     try:
         runs = {
-            label: jobs.submit(lab, params, _SESSION, f"{lab.id}/{label}").result()
+            label: jobs.submit(lab, params, CARDS, f"{lab.id}/{label}").result()
             for label, params in lab.runs(lab.presets[0]).items()
         }
     finally:
-        jobs.release(_SESSION)
+        jobs.release(CARDS)
     found = module.pictures(View(lab, state, runs, x=story.x))
     return found[0] if found else None
 

@@ -91,13 +91,13 @@ def with_points(picture: Picture, points: Points, made: str) -> Picture:
     """A picture with points over it, on the axes of its first layer that has both; `made` says by what.
 
     Points that lie there already are joined. Raises ValueError where no layer has two axes, where the picture has a
-    legend of shapes already, or where of two experiments one has series and the other none.
+    legend of opacities already, or where of two experiments one has series and the other none.
     """
     x, y = np.asarray(points.x, dtype=float), np.asarray(points.y, dtype=float)
     kept = np.isfinite(x) & np.isfinite(y)
     if not np.any(kept):
         return picture
-    table: dict[str, Any] = {"x": x[kept], "y": y[kept], "kind": np.full(kept.sum(), LEGEND, dtype=object)}
+    table: dict[str, Any] = {"x": x[kept], "y": y[kept], "source": np.full(kept.sum(), LEGEND, dtype=object)}
     if len(points.series):
         table["series"] = np.array(points.series, dtype=object)[kept]
 
@@ -111,13 +111,15 @@ def with_points(picture: Picture, points: Points, made: str) -> Picture:
         encoding = {
             "x": {**beside["encoding"]["x"], "field": "x"},
             "y": {**beside["encoding"]["y"], "field": "y"},
-            "shape": {
-                "field": "kind",
+            # The legend is that of an opacity: shapes may tell the picture's own points apart.
+            "opacity": {
+                "field": "source",
                 "type": "nominal",
-                "scale": {"domain": [LEGEND], "range": [_SHAPE]},
+                "scale": {"type": "ordinal", "domain": [LEGEND], "range": [1]},
                 "legend": {
                     "title": None,
                     "orient": "bottom",
+                    "symbolType": _SHAPE,
                     "symbolSize": 110,
                     "symbolStrokeColor": "$text",
                     "symbolFillColor": "transparent",
@@ -126,7 +128,7 @@ def with_points(picture: Picture, points: Points, made: str) -> Picture:
                 },
             },
         }
-        mark = {"type": "point", "filled": False, "size": 110, "strokeWidth": 2, "clip": True, "opacity": 1}
+        mark = {"type": "point", "shape": _SHAPE, "filled": False, "size": 110, "strokeWidth": 2, "clip": True}
         if len(points.series):
             encoding["color"] = {**beside["encoding"]["color"], "field": "series"}
         else:
@@ -165,8 +167,8 @@ def _beside(
             if inner is not None:
                 return {**spec, "layer": [*layers[:index], inner, *layers[index + 1 :]]}
         elif all("field" in one.get("encoding", {}).get(name, {}) for name in needed):
-            if any("shape" in other.get("encoding", {}) for other in layers):
-                raise ValueError("points cannot lie on a picture that tells its own points by their shapes")
+            if any("opacity" in other.get("encoding", {}) for other in layers):
+                raise ValueError("points cannot lie on a picture that tells its own by their opacity")
             return {**spec, "layer": [*layers, layer(one)]}
     return None
 
@@ -271,5 +273,3 @@ def show(view: View, report: Mapping[str, Any], pictures: Sequence[Picture]) -> 
     st.caption(escape(confirmations.sentence(report)))
     drawings = [picture.for_player() for picture in pictures]
     player(drawings, steps=None, step_label="step", key=f"confirmed/{view.lab.id}", present=view.present)
-    for picture in pictures:
-        st.caption(f"{escape(picture.title)}: {escape(picture.note)}")

@@ -96,6 +96,8 @@ def class_domain_plane(
 
 def _said(points: Array, label: NDArray[np.int64], domain: NDArray[np.int64], names: list[str]) -> str:
     """Where the first two classes of each domain are."""
+    if not np.all(np.isfinite(points)):
+        return "nowhere, the training diverged."
     parts = []
     for c in (0, 1):
         for d, name in enumerate(names):

@@ -8,15 +8,19 @@ _PROJECTOR = """
 <style>
 html { font-size: 125%; }
 section[data-testid="stSidebar"], [data-testid="stExpandSidebarButton"] { display: none; }
-.block-container { max-width: 100%; padding: 3.5rem 2rem 2rem; }
-h1 { font-size: 1.8rem !important; padding-block: 0.25rem !important; }
+.block-container { max-width: 100%; padding: 4.2rem 2rem 2rem; }
+.stMain [data-testid="stVerticalBlock"] { gap: 0.6rem; }
+.st-key-stage { gap: 0.75rem; }
+h1 { font-size: 1.6rem !important; padding-block: 0 !important; }
 </style>
 """
 # On a phone each verdict becomes a block of its own: the words in full width, the numbers below them.
 _ALWAYS = """
 <style>
 [data-testid="stCode"] .token.parameter { color: inherit !important; } /* too pale on white */
-.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+.linked-field { outline: 2px solid currentColor; outline-offset: 4px; border-radius: 0.25rem; }
+[data-testid="stCode"] > pre + div, [data-testid="stCode"] > pre + div * { opacity: 1; transform: none; }
+:has(> .st-key-pictures-head) { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 [data-testid="stCaptionContainer"] { color: inherit; opacity: 0.8; }
 .stMain h2 { font-size: 1.35rem; padding-block: 0.4rem; }
 .card-placeholder {
@@ -24,6 +28,7 @@ _ALWAYS = """
   border: 1px dashed currentColor; border-radius: 0.25rem; opacity: 0.75;
 }
 .st-key-room { margin-top: 1.25rem; }
+:is(.st-key-status, .st-key-everyone, .st-key-lead) { gap: 0.25rem 1rem; }
 .st-key-room [data-testid="stProgress"] p { font-size: 1rem; }
 .numbers { display: flex; flex-wrap: wrap; gap: 0.5rem 2rem; font-size: 1.4rem; font-variant-numeric: tabular-nums; }
 .numbers span { display: block; font-size: 0.875rem; opacity: 0.8; }
@@ -84,6 +89,11 @@ def embedded() -> bool:
 def bare() -> bool:
     """Whether the page shows no controls (`?controls=off`, or as the teacher of a room has it)."""
     return st.query_params.get("controls") == "off" or bool(st.session_state.get("bare", False))
+
+
+def hiding() -> bool:
+    """Whether the page keeps something from a class that is to guess it."""
+    return bool(st.session_state.get("hiding", False))
 
 
 def apply() -> None:

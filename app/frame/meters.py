@@ -8,6 +8,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from .overlays import columns
 from .pictures import PALETTE, Picture, finish
 from .runs import View
 
@@ -17,7 +18,8 @@ def meters(
 ) -> Picture:
     """A bar for each of `metrics`, {name: words}, of each run: the mean over replicates with its standard error.
 
-    A tick is drawn where theory claims a number at the end of the run. What is not defined has no bar, and says so.
+    A tick is drawn where theory claims a number at the end of the run. What is not defined has no bar, and says so;
+    so does what is 0.
     """
     bars: list[dict[str, Any]] = []
     ticks: list[dict[str, Any]] = []
@@ -34,6 +36,8 @@ def meters(
             else:
                 low, high = (found.mean + sign * (found.se or 0.0) for sign in (-1.0, 1.0))
                 bars.append({**place, "value": found.mean, "low": low, "high": high})
+                if abs(found.mean) < 0.005 * (domain[1] - domain[0]):
+                    silent.append({**place, "value": 0.0, "words": f"{found.mean:.1g}"})  # a bar too short to be seen
                 said.append(f"{words} {found.mean:.3g}")
             predicted = run.prediction.prediction.get(name)
             if predicted is not None and run.prediction.claimed(name)[-1]:
@@ -53,7 +57,9 @@ def meters(
     offset = alt.YOffset("run:N", sort=labels, scale=alt.Scale(domain=labels, paddingInner=0.12))
     hues = alt.Scale(domain=labels, range=[PALETTE[i % len(PALETTE)] for i in range(len(labels))])
     legend = (
-        alt.Legend(title=None, orient="top", columns=2, labelLimit=300, symbolSize=110) if len(labels) > 1 else None
+        alt.Legend(title=None, orient="top", columns=columns(labels), labelLimit=300, symbolSize=110)
+        if len(labels) > 1
+        else None
     )
     colour = alt.Color("run:N", sort=labels, scale=hues, legend=legend)
     low = alt.X("low:Q", title=None, scale=scale)
@@ -71,7 +77,7 @@ def meters(
         ],
         "silent": [
             alt.Chart(alt.NamedData("silent"))
-            .mark_text(align="left", dx=4, fontSize=13, color="$text")
+            .mark_text(align="left", dx=6, fontSize=13, color="$text")
             .encode(x, y, offset, text="words:N")
         ],
     }

@@ -11,6 +11,8 @@ from sims.engine import Verdict
 from sims.engine.budget import command_line
 from sims.engine.describe import citation, figure_caption
 
+from .formula import Formula, as_html, shown
+from .labels import on_lines
 from .pictures import Picture, band_words, by_clock
 from .player import HERE, pack
 from .runs import View
@@ -57,7 +59,6 @@ pre { white-space: pre-wrap; font-size: 0.8rem; }
 body[data-present="true"] { max-width: none; font-size: 1.25rem; }
 """
 
-# The projector's look is a word in the message: the same bytes with another header.
 _SCRIPT = """
 const stages = [...document.querySelectorAll(".stage")].map((stage) => {
   const shadow = stage.attachShadow({ mode: "open" });
@@ -65,32 +66,15 @@ const stages = [...document.querySelectorAll(".stage")].map((stage) => {
   style.textContent = document.getElementById("player-style").textContent;
   const root = document.createElement("div");
   shadow.append(style, root);
-  const text = atob(stage.dataset.message);
-  return { root, bytes: Uint8Array.from(text, (sign) => sign.charCodeAt(0)) };
+  const bytes = (text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
+  return { root, desk: bytes(stage.dataset.desk), room: bytes(stage.dataset.room) };
 });
 let present = document.body.dataset.present === "true";
-
-function dressed(bytes) {
-  const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
-  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
-  if (header.present === present) return bytes;
-  header.present = present;
-  header.digest += present ? "+" : "-";
-  for (const picture of header.pictures) picture.height = Math.round(picture.height * (present ? 1.25 : 0.8));
-  const encoded = new TextEncoder().encode(JSON.stringify(header));
-  const body = bytes.subarray(Math.ceil((4 + length) / 8) * 8);
-  const start = Math.ceil((4 + encoded.length) / 8) * 8;
-  const changed = new Uint8Array(start + body.length);
-  new DataView(changed.buffer).setUint32(0, encoded.length, true);
-  changed.set(encoded, 4);
-  changed.set(body, start);
-  return changed;
-}
 
 function show() {
   document.body.dataset.present = String(present);
   document.getElementById("projector").setAttribute("aria-pressed", String(present));
-  for (const { root, bytes } of stages) mount({ data: dressed(bytes), parentElement: root });
+  for (const { root, desk, room } of stages) mount({ data: present ? room : desk, parentElement: root });
 }
 
 document.getElementById("projector").addEventListener("click", () => {
@@ -106,8 +90,11 @@ show();
 """
 
 
-def offline_page(view: View, pictures: Sequence[Picture], link: str) -> bytes:
-    """The page of a view as HTML that needs nothing else; `link` leads back to the live page."""
+def offline_page(view: View, pictures: Sequence[Picture], formulas: Sequence[Formula], link: str) -> bytes:
+    """The page of a view as HTML that needs nothing else; `link` leads back to the live page.
+
+    Each player is in it twice: with legends for a desk, and with names on its lines for a room.
+    """
     lab, run = view.lab, view.focus
     preset = lab.preset(view.state.preset)
     says = html.escape
@@ -115,8 +102,11 @@ def offline_page(view: View, pictures: Sequence[Picture], link: str) -> bytes:
     stages = "".join(
         _stage(view, clock, group, index) for index, (clock, group) in enumerate(by_clock(pictures).items())
     )
+    theory = "".join(map(as_html, shown(formulas, run)))
     words = "".join(f"<p><strong>{says(p.title)}.</strong> {says(p.alt)}</p>" for p in pictures)
-    style, player = ((HERE / name).read_text(encoding="utf-8") for name in ("player.css", "player.js"))
+    style, formula, player = (
+        (HERE / name).read_text(encoding="utf-8") for name in ("player.css", "formula.css", "player.js")
+    )
     if player.count(_ENTRY) != 1:
         raise ValueError("the player's script does not end in the function that mounts it")
     player = player.replace(_ENTRY, "function mount(")
@@ -127,7 +117,7 @@ def offline_page(view: View, pictures: Sequence[Picture], link: str) -> bytes:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <title>{says(lab.title)}: {says(preset.title)}</title>
-<style>{_STYLE}</style>
+<style>{_STYLE}{_inside(formula)}</style>
 <style id="player-style" media="not all">{_inside(style)}</style>
 </head>
 <body data-present="{str(view.present).lower()}">
@@ -139,6 +129,8 @@ def offline_page(view: View, pictures: Sequence[Picture], link: str) -> bytes:
 </header>
 <main>
 {stages}
+<p class="note">{says(band_words(view))}</p>
+{f'<h2>What the theory says, in numbers</h2><div class="formulas">{theory}</div>' if theory else ""}
 <h2>Does the theory hold here?</h2>
 {_verdicts(run.claims)}
 <h2>The pictures in words</h2>
@@ -162,17 +154,19 @@ def offline_page(view: View, pictures: Sequence[Picture], link: str) -> bytes:
 
 
 def _stage(view: View, clock: tuple[int, ...], group: Sequence[Picture], index: int) -> str:
-    message = pack(
-        [picture.for_player() for picture in group],
-        steps=clock or None,
-        step_label="step",
-        key=f"offline/{view.lab.id}/{index}",
-        present=view.present,
+    desk, room = (
+        base64.b64encode(
+            pack(
+                [picture.for_player() for picture in pictures],
+                steps=clock or None,
+                step_label="step",
+                key=f"offline/{view.lab.id}/{index}",
+                present=present,
+            )
+        ).decode()
+        for present, pictures in ((False, group), (True, list(map(on_lines, group))))
     )
-    notes = [band_words(view)] if index == 0 else []
-    notes += [picture.note for picture in group if picture.note]
-    told = "".join(f'<p class="note">{html.escape(note)}</p>' for note in dict.fromkeys(notes))
-    return f'<div class="stage" data-message="{base64.b64encode(message).decode()}"></div>\n{told}\n'
+    return f'<div class="stage" data-desk="{desk}" data-room="{room}"></div>\n'
 
 
 def _verdicts(verdicts: Sequence[Verdict]) -> str:

@@ -132,7 +132,16 @@ def _border(border: Array, reach: float) -> dict[str, Any]:
 
 def _link_layer(x: alt.X, y: alt.Y, kinds: list[str]) -> Any:
     hues = [PALETTE[(4 + i) % len(PALETTE)] for i in range(len(kinds))]
-    legend = alt.Legend(title=None, orient="bottom", columns=1, labelLimit=300, symbolType="stroke", symbolSize=400)
+    legend = alt.Legend(
+        title=None,
+        orient="bottom",
+        columns=1,
+        labelLimit=300,
+        symbolType="stroke",
+        symbolSize=400,
+        symbolStrokeWidth=4,
+        symbolOpacity=1,
+    )
     return (
         alt.Chart(alt.NamedData("links"))
         .mark_rule(opacity=0.55, strokeCap="round", clip=True)

@@ -8,6 +8,7 @@ const FASTEST = 15; // hence 60 at speed 4, a screen's own rate
 const CALM_STOPS = 20; // a reduced-motion pass shows about this many pictures, one a second
 const MANY_STILL = 3000; // rows above which a canvas is drawn, not SVG: it costs a quarter
 const MANY_MOVING = 150; // the same for the rows of one frame
+const MOST_ROWS = 200; // of a table of numbers; the files to take away have all of them
 
 const PALETTE = {
   light: ["#0072B2", "#C44E00", "#00795A", "#A3437C", "#8A6100", "#3B3B98", "#5C5C5C"],
@@ -23,6 +24,8 @@ const ICONS = {
 
 const players = new WeakMap(); // mount point -> Player
 const remembered = new Map(); // player key -> {step, speed}: a remount goes on where the last one stood
+const mounted = []; // the players of the page
+let leading = null; // the one that was touched last
 
 // ---------------------------------------------------------------------------------------------- the library
 
@@ -173,6 +176,7 @@ function vegaConfig({ font, tokens, palette, present }) {
       labelFlush: false,
       tickCount: present ? 5 : 6,
     },
+    axisX: { labelSeparation: 6 * scale }, // numbers that touch read as one
     legend: { ...words, titleFontWeight: 500, orient: "top", symbolStrokeWidth: width, symbolSize: 100 * scale, offset: 6 },
     header: words,
     title: { color: tokens.$text, fontSize: 14 * scale },
@@ -220,7 +224,9 @@ class Picture {
     this.player = player;
     this.canvas = make("div", { class: "canvas", role: "img" });
     this.caption = make("figcaption");
-    this.figure = make("figure", {}, this.caption, this.canvas);
+    this.numbers = new Numbers(this);
+    this.note = make("p", { class: "note" });
+    this.figure = make("figure", {}, this.caption, this.canvas, this.note, this.numbers.root);
     this.embedded = null;
     this.model = null;
     this.signature = null;
@@ -257,6 +263,7 @@ class Picture {
     const signature = `${look.signature} ${model.height} ${model.spec}`;
     this.caption.textContent = model.title;
     this.picker.serve(model);
+    this.note.textContent = model.note;
     this.canvas.setAttribute("aria-label", model.alt);
     this.canvas.style.setProperty("--picture-height", `${model.height}px`);
     if (signature !== this.signature || !this.embedded) {
@@ -265,8 +272,12 @@ class Picture {
       return;
     }
     // The same drawing with other numbers: poured in place, so that nothing flashes.
+    const { view } = this.embedded;
+    for (const [name, value] of Object.entries(model.values)) {
+      if (JSON.stringify(value) !== JSON.stringify(this.model.values[name])) view.signal(name, value);
+    }
     this.model = model;
-    for (const table of model.data) this.embedded.view.data(table.name, table.rows());
+    for (const table of model.data) view.data(table.name, table.rows());
     await this.draw();
   }
 
@@ -284,6 +295,7 @@ class Picture {
     }
     const stepped = (spec.params ?? []).find((param) => param.name === "step");
     if (stepped && step !== null) stepped.value = step;
+    spec.params = [...(spec.params ?? []), ...Object.entries(model.values).map(([name, value]) => ({ name, value }))];
     spec.datasets = Object.fromEntries([
       ...model.data.map((table) => [table.name, table.rows()]),
       ...model.frames.map((table) => [table.name, table.rows(frame)]),
@@ -319,6 +331,7 @@ class Picture {
     this.canvas.replaceChildren(stage);
     this.fit();
     if (this.player.frame !== frame) await this.draw();
+    else this.numbers.tell();
   }
 
   /** Put the player's current frame and step into the view. */
@@ -329,6 +342,7 @@ class Picture {
     for (const table of this.model.frames) view.data(table.name, table.rows(frame));
     if (this.stepped && step !== null) view.signal("step", step);
     await view.runAsync();
+    if (!this.player.playing) this.numbers.tell();
   }
 
   fit() {
@@ -425,6 +439,55 @@ class Picker {
   }
 }
 
+// ------------------------------------------------------------------------------------- the picture in numbers
+
+/** What a picture shows, in words and as tables, made when it is opened: of what moves, the present frame. */
+class Numbers {
+  constructor(picture) {
+    this.picture = picture;
+    const summary = make("summary");
+    summary.textContent = "In words and numbers";
+    this.body = make("div");
+    this.root = make("details", { class: "numbers" }, summary, this.body);
+    this.root.addEventListener("toggle", () => this.tell());
+  }
+
+  tell() {
+    const { model, player } = this.picture;
+    if (!this.root.open || !model) return;
+    const words = make("p");
+    words.textContent = model.alt;
+    const tables = [
+      ...model.data.map((table) => [table, table.rows()]),
+      ...model.frames.map((table) => [table, table.rows(player.frame)]),
+    ];
+    this.body.replaceChildren(words, ...tables.filter(([, rows]) => rows.length).map((one) => this.table(...one)));
+  }
+
+  table({ name, columns }, rows) {
+    const names = columns.map(([column]) => column);
+    const cells = (tag, texts, attributes) =>
+      make("tr", {}, ...texts.map((text) => {
+        const cell = make(tag, attributes);
+        cell.textContent = text;
+        return cell;
+      }));
+    const caption = make("caption");
+    const more = rows.length > MOST_ROWS ? `, the first ${MOST_ROWS} of ${rows.length} rows` : "";
+    caption.textContent = `${name.replaceAll("_", " ")}${more}`;
+    const head = make("thead", {}, cells("th", names.map((one) => one.replaceAll("_", " ")), { scope: "col" }));
+    const body = make("tbody", {}, ...rows.slice(0, MOST_ROWS).map((row) => cells("td", names.map((one) => digits(row[one])))));
+    const label = `${this.picture.model.title}: ${caption.textContent}`;
+    return make("div", { class: "rows", role: "region", tabindex: "0", "aria-label": label }, make("table", {}, caption, head, body));
+  }
+}
+
+/** Five digits of a number, a dash for none, other things as they are. */
+function digits(value) {
+  if (value === null || value === undefined) return "\u2013";
+  return typeof value === "number" ? String(Number(value.toPrecision(5))) : String(value);
+}
+
 // ----------------------------------------------------------------------------------------------- the player
 
 class Player {
@@ -466,8 +529,16 @@ class Player {
       this.rate,
     );
     this.gallery = make("div", { class: "pictures" });
-    this.root = make("div", { class: "player", tabindex: "-1" }, this.gallery, this.controls, this.spoken);
+    this.root = make("div", { class: "player", tabindex: "-1" }, this.controls, this.gallery, this.spoken);
     this.root.addEventListener("keydown", (event) => this.key(event));
+    this.root.addEventListener("pointerdown", () => (leading = this));
+    // On a projector nobody looks for the focus: keys that nothing else has asked for are the player's.
+    this.heard = (event) => {
+      const idle = document.activeElement === document.body || document.activeElement === null;
+      if (this.model?.present && idle && this === lead()) this.key(event);
+    };
+    document.addEventListener("keydown", this.heard);
+    mounted.push(this);
     parent.append(this.root);
   }
 
@@ -490,6 +561,8 @@ class Player {
     const model = unpack(bytes);
     this.root.dataset.present = String(model.present);
     const look = readLook(this.root, model.present);
+    const header = document.querySelector('[data-testid="stHeader"]');
+    this.root.style.setProperty("--below", `${Math.max(0, header?.getBoundingClientRect().bottom ?? 0)}px`);
     if (this.model && this.model.digest === model.digest && this.look.signature === look.signature) return;
     this.place(model);
     this.look = look;
@@ -559,6 +632,7 @@ class Player {
     cancelAnimationFrame(this.request);
     this.tell();
     this.speak();
+    for (const picture of this.pictures.values()) picture.numbers.tell();
   }
 
   tick(now) {
@@ -637,6 +711,7 @@ class Player {
 
   key(event) {
     if (this.last < 1 || event.altKey || event.ctrlKey || event.metaKey || event.target === this.rate) return;
+    if (event.target instanceof Element && event.target.closest(".numbers")) return; // they scroll and fold
     const onButton = event.target instanceof HTMLButtonElement;
     const actions = {
       ArrowLeft: () => this.go(this.frame - 1),
@@ -660,12 +735,20 @@ class Player {
     this.playing = false;
     cancelAnimationFrame(this.request);
     clearTimeout(this.silence);
+    document.removeEventListener("keydown", this.heard);
+    mounted.splice(mounted.indexOf(this), 1);
     for (const picture of this.pictures.values()) picture.remove();
     this.root.remove();
   }
 }
 
 // --------------------------------------------------------------------------------------------- small helpers
+
+/** The player that answers keys which are nobody's: the one touched last, else the first that moves. */
+function lead() {
+  const moving = mounted.filter((player) => player.model && player.last > 0);
+  return moving.includes(leading) ? leading : moving[0];
+}
 
 function nearest(steps, step) {
   let best = 0;

@@ -15,6 +15,8 @@ import numpy as np
 import streamlit as st
 from streamlit.components.v2 import component
 
+from .specs import lift
+
 Column = Sequence[Any] | np.ndarray
 Columns = Mapping[str, Column]
 
@@ -38,13 +40,14 @@ class Picture(TypedDict):
     those of `frames[name]` one frame at a time, chosen by that table's integer column `frame` (0 to F-1; also
     readable in the spec). Its scales carry fixed domains, so that axes stand still. A top-level param named
     `step` follows the clock. The colours "$text", "$muted", "$grid", "$background" and "$run1" to "$run7" are
-    the theme's; the last seven are told apart by every kind of colour vision.
+    the theme's; the last seven are told apart by every kind of colour vision. `note` stands below the picture.
     """
 
     id: str
     title: str
     spec: Mapping[str, Any]
     alt: str
+    note: NotRequired[str]
     data: NotRequired[Mapping[str, Columns]]
     frames: NotRequired[Mapping[str, Columns] | None]
 
@@ -124,13 +127,16 @@ def pack(
         data = picture.get("data") or {}
         frames = picture.get("frames") or {}
         _check_sources(picture["id"], picture["spec"], data, frames)
+        spec, values = lift(picture["spec"])
         described.append(
             {
                 "id": picture["id"],
                 "title": picture["title"],
                 "alt": picture["alt"],
+                "note": picture.get("note", ""),
                 "height": round(1.25 * height) if present else height,
-                "spec": json.dumps(picture["spec"], separators=_SEPARATORS, allow_nan=False),
+                "spec": json.dumps(spec, separators=_SEPARATORS, allow_nan=False),
+                "values": values,
                 "data": {name: body.table(table, name) for name, table in data.items()},
                 "frames": {name: body.frames(table, name, len(clock)) for name, table in frames.items()},
             }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -22,6 +22,7 @@ from .state import PageState
 from .words import escape
 
 PATIENCE_SECONDS = 1.5  # a rerun waits this long before it shows a progress bar instead
+WARM_UP, CARDS = OWN_SESSIONS = ("warm-up", "cards")  # of the server itself: no tab has them, and none closes them
 # What a run may end in that is told in a sentence: the last is a theory's solver that did not converge.
 FAILURES = (ChalklineError, ArithmeticError)
 
@@ -37,6 +38,7 @@ class View:
     present: bool = False
     fetched: Mapping[str, Run] = field(default_factory=dict)
     details: frozenset[str] = frozenset()
+    spaghetti: bool = False
 
     @property
     def focus(self) -> Run:
@@ -57,9 +59,12 @@ def server_jobs() -> Jobs:
     return Jobs(Store(), leave_free=FREE_BYTES)
 
 
-def release_absent() -> None:
-    """Give up the jobs of tabs that have been closed: what nobody waits for any more is cancelled."""
-    for session in server_jobs().sessions():
+def release_absent(awaited: Collection[str] = ()) -> None:
+    """Give up the jobs of tabs that have been closed: what nobody waits for any more is cancelled.
+
+    Of the sessions in `awaited` only the network is gone, and they are expected back.
+    """
+    for session in server_jobs().sessions().difference(awaited, OWN_SESSIONS):
         if not runtime.get_instance().is_active_session(session):
             server_jobs().release(session)
 
@@ -174,17 +179,25 @@ def _how_far(job: Job) -> str:
     return f"number {before + 1} in the queue, begins in about {describe_seconds(seconds)}{expected}"
 
 
-def given_up(lab: Lab, wanted: Sequence[Params]) -> bool:
-    """Whether the visitor stopped one of these runs; then that is said, and they wait to be asked for again."""
-    stopped = st.session_state.get("stopped", set()) & {run_key(lab, params) for params in wanted}
-    if stopped:
-        st.info("The run was stopped before it ended; nothing of it was kept.")
-        st.button(
-            "Run it again",
-            icon=":material/play_arrow:",
-            on_click=lambda: st.session_state["stopped"].difference_update(stopped),
-        )
-    return bool(stopped)
+def is_given_up(lab: Lab, wanted: Sequence[Params]) -> bool:
+    """Whether the visitor stopped one of these runs."""
+    return bool(_given_up(lab, wanted))
+
+
+def _given_up(lab: Lab, wanted: Sequence[Params]) -> set[str]:
+    stopped: set[str] = st.session_state.get("stopped", set())
+    return stopped and stopped & {run_key(lab, params) for params in wanted}
+
+
+def given_up(lab: Lab, wanted: Sequence[Params]) -> None:
+    """Say that a run was stopped; it waits to be asked for again."""
+    stopped = _given_up(lab, wanted)
+    st.info("The run was stopped before it ended; nothing of it was kept.")
+    st.button(
+        "Run it again",
+        icon=":material/play_arrow:",
+        on_click=lambda: st.session_state["stopped"].difference_update(stopped),
+    )
 
 
 def fetch(

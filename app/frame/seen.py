@@ -21,6 +21,7 @@ from sims.engine.store import Stored, as_stored
 from .export import safe_text
 from .runs import View, server_jobs
 from .state import PageState
+from .thumbnail import thumbnail
 
 MOST = 200  # of a tab; the oldest without a name go first
 _HELD = "seen"
@@ -41,6 +42,7 @@ class Seen:
     wall_s: float
     computed: bool
     name: str = ""
+    picture: str = ""  # SVG
 
     @property
     def title(self) -> str:
@@ -52,8 +54,10 @@ class Seen:
         return PageState(self.preset, self.params)
 
 
-def note(view: View) -> None:
-    """Keep the runs of a page that has just been drawn; one that is known stays where it is."""
+def note(view: View, metric: str) -> None:
+    """Keep the runs of a page that has just been drawn, each with a small picture of the series `metric`; one that is
+    known stays where it is.
+    """
     held: dict[str, Seen] = st.session_state.setdefault(_HELD, {})
     for label, run in view.runs.items():
         if run.key not in held:
@@ -68,6 +72,7 @@ def note(view: View) -> None:
                 metrics={name: metric.mean for name, metric in run.metrics.items()},
                 wall_s=run.wall_s,
                 computed=not run.cached,
+                picture=thumbnail(view.lab, run, metric, view.x == "log_step"),
             )
     excess = len(held) - MOST
     for key in [key for key, one in held.items() if not one.name][: max(0, excess)]:

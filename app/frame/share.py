@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode, urlsplit
 
 import pandas as pd
@@ -18,12 +18,12 @@ from sims.engine.export import export
 from sims.engine.params import format_value
 from sims.engine.store import as_stored
 
-from .export import csv_bytes, drawn_table, figure_bytes, parquet_bytes
+from .export import csv_bytes, figure_bytes, parquet_bytes
 from .form import label_of
+from .formula import Formula
 from .offline import offline_page
 from .pictures import Picture
 from .runs import View
-from .state import PageState, encode
 from .words import escape
 
 _MIME = {
@@ -37,19 +37,30 @@ _MIME = {
 _MIME |= {"json": "application/json", "npz": "application/octet-stream"}
 
 
-def query_of(lab: Lab, state: PageState) -> str:
-    """The query string of the link to a state; empty for the default page."""
-    return urlencode([(name, value) for name, values in encode(lab, state).items() for value in values])
+Query = Mapping[str, Sequence[str]]
 
 
-def link_to(view: View, page_url: str) -> str:
-    """The address of the page as it stands."""
-    query = query_of(view.lab, view.state)
-    return f"{page_url}?{query}" if query else page_url
+def address(
+    page_url: str, query: Query, *, slides: bool = False, present: bool = False, bare: bool = False, theme: str = ""
+) -> str:
+    """The link to a page as somebody wants to see it; `theme` is `light_theme`, `dark_theme`, or the visitor's.
+
+    Args:
+        query: the state of the page and how it is looked at.
+    """
+    view = {"embed": "true"} if slides else {}
+    view |= {"embed_options": theme} if slides and theme else {}
+    view |= {"present": "1"} if present else {}
+    view |= {"controls": "off"} if bare and not slides else {}
+    pairs = [(name, value) for name, values in query.items() for value in values]
+    text = urlencode([*pairs, *view.items()])
+    return f"{page_url}?{text}" if text else page_url
 
 
-def rerun_this(view: View, pictures: Sequence[Picture], page_url: str) -> None:
-    """The folded section at the end of a lab page."""
+def rerun_this(
+    view: View, pictures: Sequence[Picture], formulas: Sequence[Formula], page_url: str, query: Query
+) -> None:
+    """The folded section at the end of a lab page; `query` is the page's state as a link holds it."""
     run, lab = view.focus, view.lab
     st.markdown(f"**{view.focus_label}**, the run in focus")
     st.caption("On the command line")
@@ -57,7 +68,7 @@ def rerun_this(view: View, pictures: Sequence[Picture], page_url: str) -> None:
     st.caption("From Python")
     st.code(python_snippet(lab, run.params), language="python", wrap_lines=True)
     st.caption("As a link to this page, with every run on it")
-    link = link_to(view, page_url)
+    link = address(page_url, query)
     st.code(link, language=None, wrap_lines=True)
     made = f"grade {run.provenance['grade']}, version {run.version} of the lab, {run.provenance['software']}"
     st.caption(f"Key `{run.key[:16]}`, trace `{run.trace_sha256[:16]}`, {made}.")
@@ -66,7 +77,7 @@ def rerun_this(view: View, pictures: Sequence[Picture], page_url: str) -> None:
     st.code(f"{lab.paper.bibtex.strip()}\n\n{citation(lab, run)}\n", language="latex", wrap_lines=True)
     st.caption("For slides, and for rooms without a network: this page with its player in one file")
     name = f"{lab.id}-{run.key[:12]}.html"
-    _button("Page as one file", name, "html", lambda: offline_page(view, pictures, link))
+    _button("Page as one file", name, "html", lambda: offline_page(view, pictures, formulas, link))
     _downloads(view, run, pictures)
 
 
@@ -106,11 +117,8 @@ def _button(label: str, file_name: str, format: str, content: object) -> None:
 
 
 @st.dialog("A link to this page", icon=":material/link:")
-def link_dialog(lab: Lab, state: PageState, page_url: str, axis: str | None) -> None:
-    """The address of the page as it stands, as text to copy and as a code to scan; every option is a control.
-
-    `axis` is the horizontal axis, where it is not the one that the page opens with.
-    """
+def link_dialog(lab: Lab, page_url: str, query: Query) -> None:
+    """The address of the page as it stands, as text to copy and as a code to scan; every option is a control."""
     slides = st.toggle("For slides: the pictures and their player alone", key="link/embed")
     present = st.toggle("Projector mode: large type, thick lines", key="link/present")
     bare = st.toggle("Without controls: no parameters, no presets", key="link/bare", disabled=slides)
@@ -120,7 +128,7 @@ def link_dialog(lab: Lab, state: PageState, page_url: str, axis: str | None) -> 
         theme = st.segmented_control(
             "Colours", list(themes), format_func=themes.__getitem__, default="", required=True, key="link/theme"
         )
-    link = address(lab, state, page_url, slides=slides, present=present, bare=bare, theme=theme, axis=axis)
+    link = address(page_url, query, slides=slides, present=present, bare=bare, theme=theme)
     st.code(link, language=None, wrap_lines=True)
     if slides:
         st.caption("In a slide written in HTML")
@@ -136,27 +144,6 @@ def link_dialog(lab: Lab, state: PageState, page_url: str, axis: str | None) -> 
         st.info("Only this machine can open it. For a class, serve with: make run HOST=0.0.0.0")
 
 
-def address(
-    lab: Lab,
-    state: PageState,
-    page_url: str,
-    *,
-    slides: bool = False,
-    present: bool = False,
-    bare: bool = False,
-    theme: str = "",
-    axis: str | None = None,
-) -> str:
-    """The link to a state as somebody wants to see it; `theme` is `light_theme`, `dark_theme`, or the visitor's."""
-    view = {"embed": "true"} if slides else {}
-    view |= {"embed_options": theme} if slides and theme else {}
-    view |= {"present": "1"} if present else {}
-    view |= {"controls": "off"} if bare and not slides else {}
-    view |= {"axis": axis} if axis else {}
-    query = "&".join(filter(None, [query_of(lab, state), urlencode(view)]))
-    return f"{page_url}?{query}" if query else page_url
-
-
 def qr_code(text: str) -> str | None:
     """The text as an SVG picture to scan, black on white; none where it is too long."""
     try:
@@ -166,13 +153,6 @@ def qr_code(text: str) -> str | None:
     sink = io.BytesIO()
     code.save(sink, kind="svg", xmldecl=False, border=4, scale=8, dark="#000", light="#fff")
     return sink.getvalue().decode()
-
-
-def data_tables(pictures: Sequence[Picture]) -> None:
-    """What the pictures show, in words and as tables."""
-    for picture in pictures:
-        st.markdown(f"**{escape(picture.title)}.** {escape(picture.alt)}")
-        st.dataframe(drawn_table(picture), height=220, hide_index=True)
 
 
 def differences(view: View) -> dict[str, dict[str, str]]:

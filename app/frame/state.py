@@ -15,13 +15,15 @@ from sims.engine import BadInput, Lab, Params
 from sims.engine.errors import shorten
 from sims.engine.params import Value
 
+from .options import OPTION_KEYS
+
 MOST_BESIDE = 6
 MOST_NOTICES = 8
 LONGEST_LABEL = 60
 ROOM_KEYS = ("room", "seat", "teach", "screen", "detached")  # a tab's part in a room
 # Of an address, but no part of what its link restores: how one tab looks at it, and what stands beside it.
 TAB_KEYS = ("embed", "embed_options", "present", "controls", "guide", "at", *ROOM_KEYS)
-VIEW_KEYS = (*TAB_KEYS, "axis")  # what else a page's address may hold besides the runs
+VIEW_KEYS = (*TAB_KEYS, *OPTION_KEYS)  # what else a page's address may hold besides the runs
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,14 @@ def of_preset(lab: Lab, preset_id: str) -> PageState:
     return PageState(preset.id, runs.pop(preset.label), runs)
 
 
-def encode(lab: Lab, state: PageState) -> dict[str, list[str]]:
-    """The query of the link to this state; the default page's is empty.
+def encode(lab: Lab, state: PageState, whole: bool = False) -> dict[str, list[str]]:
+    """The query of the link to this state; the default page's is empty, unless it is to be `whole`.
 
-    Fields and runs beside are written out whole. A preset alone means all of the preset, so that where nothing
-    else would be written an empty `beside` says that nothing is meant.
+    Fields and runs beside are written out whole, so that a link means the same when a default or a preset changes.
+    A preset alone means all of the preset, so that where nothing else would be written an empty `beside` says that
+    nothing is meant.
     """
-    if state == of_preset(lab, lab.presets[0].id):
+    if not whole and state == of_preset(lab, lab.presets[0].id):
         return {}
     query = {"v": [str(lab.version)], "preset": [state.preset]}
     query |= {name: [text] for name, text in state.focus.texts().items()}

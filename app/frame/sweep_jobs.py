@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -243,11 +243,11 @@ def server_sweeps() -> Sweeps:
     return Sweeps(Store())
 
 
-def release_absent() -> None:
-    """Give up the sweeps of tabs that have been closed."""
+def release_absent(awaited: Collection[str] = ()) -> None:
+    """Give up the sweeps of tabs that have been closed, but for the sessions in `awaited`."""
     sweeps = server_sweeps()
     for session in sweeps.sessions():
-        if not runtime.get_instance().is_active_session(session):
+        if session not in awaited and not runtime.get_instance().is_active_session(session):
             sweeps.release(session)
 
 

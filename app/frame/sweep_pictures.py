@@ -373,12 +373,9 @@ def _chalk(table: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def _unlimited(words: Sequence[str]) -> alt.Legend:
+def _unlimited(words: Sequence[str]) -> dict[str, Any]:
     """A legend below the picture that shows all of its words."""
-    shown = legend(words, "bottom")
-    shown.labelLimit = 0
-    shown.columns = 1
-    return shown
+    return {**legend(words, "bottom"), "labelLimit": 0, "columns": 1}
 
 
 # -- one axis ------------------------------------------------------------------------------------------------------

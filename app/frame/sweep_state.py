@@ -23,7 +23,7 @@ from sims.engine.sweep import Plan, plan_sweep
 
 from .form import ENSEMBLE
 from .page import lab_module
-from .state import VIEW_KEYS, PageState, decode, encode
+from .state import TAB_KEYS, PageState, decode, encode
 from .sweep_story import Axis, SweepStory
 
 CLAIM = "claim:"
@@ -228,7 +228,7 @@ def encode_sweep(state: SweepState) -> dict[str, list[str]]:
 def decode_sweep(query: Mapping[str, Sequence[str]]) -> tuple[SweepState, list[str]]:
     """The state that a link describes, and a sentence for each part of it that was not understood."""
     notices: list[str] = []
-    query = {name: list(values) for name, values in query.items() if name not in VIEW_KEYS and values}
+    query = {name: list(values) for name, values in query.items() if name not in TAB_KEYS and values}
     lab = all_labs()[0]
     if "lab" in query:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import altair as alt
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.frame.confirmed import Experiment, LaidOver, Points
+from app.frame.formula import Formula
 from app.frame.page import Story
 from app.frame.pictures import (
     CLAIMED,
@@ -25,6 +27,7 @@ from app.frame.pictures import (
     point_legend,
 )
 from app.frame.runs import View
+from app.frame.specs import fill
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.augmentation_graph.lab import LEVELS, TABLE, AugmentationGraphParams
 from sims.augmentation_graph.prediction import spectrum_of
@@ -94,7 +97,86 @@ def label(params: Params) -> str:
     return f"{_GRAPHS[params.graph]}, {_TRAINING[params.training]}, {params.n_features} features"
 
 
-STORY = Story(why=WHY, label=label, metric="loss", details={LOG_ERROR: "Errors on a log scale"})
+def _block_eigenvalue(run: Run, at: int) -> float:
+    from theory.graphs import block_eigenvalues
+
+    params = _params(run)
+    return block_eigenvalues(params.classes, params.subclusters, params.leak_within, params.leak)[at]
+
+
+def _of_cut(run: Run) -> dict[str, float]:
+    """What the bound on the probe is made of."""
+    found, _ = spectrum_of(_params(run))
+    assert found is not None
+    return {"phi": found.phi, "next": found.eigenvalue(_params(run).n_features + 1)}
+
+
+def _kept(run: Run) -> dict[str, float]:
+    """The largest and the smallest eigenvalue kept, and the sum of the squares of all that are."""
+    params = _params(run)
+    found, _ = spectrum_of(params)
+    assert found is not None
+    return {"sum": float(np.sum(found.top(params.n_features) ** 2))}
+
+
+def _has_spectrum(params: AugmentationGraphParams) -> bool:
+    return spectrum_of(params)[0] is not None
+
+
+def _is_planted(params: AugmentationGraphParams) -> bool:
+    """Whether the constant mode starts alone and below half of its final mass."""
+    return params.is_active("start") and params.start == "planted" and params.init_scale**2 < 0.5
+
+
+FORMULAS = (
+    Formula(
+        says="How strongly views of one class belong together: the eigenvalue of the differences between classes.",
+        left=r"\lambda_{\mathrm{class}}",
+        right=r"\left(1 - <leak> <*> \frac{<classes>}{<classes>-1}\right)^2",
+        value=lambda n: (1.0 - n["leak"] * n["classes"] / (n["classes"] - 1.0)) ** 2,
+        predicts=lambda run: _block_eigenvalue(run, 0),
+        when=lambda params: params.graph == "blocks" and params.classes > 1,
+    ),
+    Formula(
+        says="The eigenvalue of differences between the clusters of a class; the larger of the two is learned first.",
+        left=r"\lambda_{\mathrm{cluster}}",
+        right=r"\left(1 - <leak> - <leak_within> <*> \frac{<subclusters>}{<subclusters>-1}\right)^2",
+        value=lambda n: (1.0 - n["leak"] - n["leak_within"] * n["subclusters"] / (n["subclusters"] - 1.0)) ** 2,
+        predicts=lambda run: _block_eigenvalue(run, 1),
+        when=lambda params: params.graph == "blocks" and params.subclusters > 1,
+    ),
+    Formula(
+        says="What a linear probe on the k features gets wrong at most, in the square.",
+        left=r"\mathrm{mse}_k",
+        right=r"\frac{<phi>}{1 - <next>}",
+        value=lambda n: n["phi"] / (1.0 - n["next"]) if n["next"] < 1.0 else np.inf,
+        predicts="probe_bound",
+        relation=r"\le",
+        numbers=_of_cut,
+        symbols={"phi": r"\phi", "next": r"\lambda_{k+1}"},
+        when=_has_spectrum,
+    ),
+    Formula(
+        says="The least loss: the eigenvalues that k features can hold, squared.",
+        left=r"L_{\min}",
+        right=r"-\sum_{i=1}^{<n_features>} \lambda_i^2",
+        value=lambda n: -n["sum"],
+        predicts="min_loss",
+        numbers=_kept,
+        when=_has_spectrum,
+    ),
+    Formula(
+        says="When the first mode has grown half: its eigenvalue is 1, and it starts with the mass of the others.",
+        left="t_1",
+        right=r"\frac{1}{8} <*> \ln\left(\frac{1}{<init_scale>^2} - 1\right)",
+        value=lambda n: float(np.log(1.0 / n["init_scale"] ** 2 - 1.0)) / 8.0,
+        predicts="half_time_1",
+        symbols={"init_scale": r"\sqrt{m_0}"},
+        when=_is_planted,
+    ),
+)
+
+STORY = Story(why=WHY, label=label, metric="loss", formulas=FORMULAS, details={LOG_ERROR: "Errors on a log scale"})
 
 
 def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:
@@ -197,6 +279,10 @@ def _words(count: int, text: str) -> NDArray[Any]:
     return np.full(count, text, dtype=object)
 
 
+def _colours(count: int) -> list[str]:
+    return [PALETTE[i % len(PALETTE)] for i in range(count)]
+
+
 # -- the spectrum ------------------------------------------------------------------------------------------------
 
 
@@ -212,6 +298,7 @@ def eigenvalues(view: View) -> Picture:
         [
             {
                 "run": _words(len(own), name),
+                "focus": _words(len(own), "yes" if other is run else "no"),
                 "index": np.arange(1, len(own) + 1),
                 "value": own,
             }
@@ -224,27 +311,8 @@ def eigenvalues(view: View) -> Picture:
     ticks = {"index": np.arange(1, len(known) + 1), "value": known}
     k = params.n_features
     cut = {"index": [k + 0.5], "value": [1.04], "words": [f"k = {k}"]}
-    x = alt.X(
-        "index:Q",
-        title="number of the eigenvalue",
-        scale=alt.Scale(domain=[0.4, count + 0.6], nice=False),
-        axis=alt.Axis(tickMinStep=1, format="d", grid=False),
-    )
-    y = alt.Y("value:Q", title="eigenvalue", scale=alt.Scale(domain=[0, 1.1], nice=False))
-    hue = alt.Color("run:N", sort=names, scale=hues(names), legend=point_legend(names))
-    points, marks = alt.Chart(alt.NamedData("values")), alt.Chart(alt.NamedData("cut"))
-    layers: list[Any] = [
-        points.mark_rule(strokeWidth=2, color=PALETTE[0])
-        .encode(x, y, alt.Y2(datum=0))
-        .transform_filter(alt.datum.run == view.focus_label),
-        points.mark_point(filled=True, size=60, opacity=1).encode(x, y, hue),
-        marks.mark_rule(strokeDash=[2, 3], strokeWidth=1.6, color="$muted").encode(x),
-        marks.mark_text(align="left", dx=5, fontSize=13, color="$text").encode(x, y, text="words:N"),
-    ]
     data: dict[str, Any] = {"values": table, "cut": cut}
     if len(known):
-        tick = alt.Chart(alt.NamedData("theory")).mark_tick(color="$text", size=12, thickness=2.2, orient="horizontal")
-        layers.insert(2, tick.encode(x, y))
         data["theory"] = ticks
     gap = values[k - 1] - (values[k] if k < count else 0.0)
     tied = gap < 1e-9
@@ -257,7 +325,7 @@ def eigenvalues(view: View) -> Picture:
     return Picture(
         id="eigenvalues",
         title="The spectrum of the graph",
-        spec=finish(alt.layer(*layers)),
+        spec=fill(_eigenvalue_spec(tuple(names), bool(len(known))), {"x": [0.4, count + 0.6], "names": names}),
         alt=f"{view.focus_label}: the first eigenvalues are {', '.join(f'{v:.3g}' for v in values[: min(8, count)])}. "
         f"{where}",
         data=data,
@@ -265,6 +333,34 @@ def eigenvalues(view: View) -> Picture:
         if len(known)
         else f"Stems: eigenvalues found by the solver. No ticks: {silent}. {where}",
     )
+
+
+@cache
+def _eigenvalue_spec(names: tuple[str, ...], known: bool) -> dict[str, Any]:
+    """The spec of the stems: `x` and `names` are to be filled in."""
+    x = alt.X(
+        "index:Q",
+        title="number of the eigenvalue",
+        scale=alt.Scale(domain=alt.ExprRef("x"), nice=False),
+        axis=alt.Axis(tickMinStep=1, format="d", grid=False),
+    )
+    y = alt.Y("value:Q", title="eigenvalue", scale=alt.Scale(domain=[0, 1.1], nice=False))
+    hue = alt.Color(
+        "run:N", scale=alt.Scale(domain=alt.ExprRef("names"), range=_colours(len(names))), legend=point_legend(names)
+    )
+    points, marks = alt.Chart(alt.NamedData("values")), alt.Chart(alt.NamedData("cut"))
+    layers: list[Any] = [
+        points.mark_rule(strokeWidth=2, color=PALETTE[0])
+        .encode(x, y, alt.Y2(datum=0))
+        .transform_filter(alt.datum.focus == "yes"),
+        points.mark_point(filled=True, size=60, opacity=1).encode(x, y, hue),
+        marks.mark_rule(strokeDash=[2, 3], strokeWidth=1.6, color="$muted").encode(x),
+        marks.mark_text(align="left", dx=5, fontSize=13, color="$text").encode(x, y, text="words:N"),
+    ]
+    if known:
+        tick = alt.Chart(alt.NamedData("theory")).mark_tick(color="$text", size=12, thickness=2.2, orient="horizontal")
+        layers.insert(2, tick.encode(x, y))
+    return finish(alt.layer(*layers))
 
 
 def _beyond(params: AugmentationGraphParams) -> str:
@@ -309,30 +405,42 @@ def probe_errors(view: View) -> Picture:
     bounds = joined([_bound_lines(bound, guess["mse"], MSE), _bound_lines(2.0 * bound, guess["argmax"], WRONG)])
     chalk = {"k": index[: len(exact)], "value": np.array([np.nan if e.value is None else e.value for e in exact])}
     errors, bounds, chalk = (_within(one, low if log else -1.0, top) for one in (errors, bounds, chalk))
-    x = alt.X(
-        "k:Q",
-        title="features k",
-        scale=alt.Scale(domain=[0.4, count + 0.6], nice=False),
-        axis=alt.Axis(tickMinStep=1, format="d", grid=False),
-    )
     cut = {"k": [k + 0.5]}
-    layers, tables = _error_layers(x, "k", guess["mse"], (0.4, count + 0.6), (low, top), log)
-    rule = alt.Chart(alt.NamedData("cut")).mark_rule(strokeDash=[2, 3], strokeWidth=1.6, color="$muted").encode(x)
+    span = (0.4, count + 0.6)
     at = bound[k - 1] if k - 1 < len(bound) else np.nan
     return Picture(
         id="probe",
         title="What a linear probe can read",
-        spec=_error_spec([rule, *layers]),
+        spec=fill(_probe_spec(log), {"x": list(span), "y": [low, top], "y_ticks": _error_ticks(low)}),
         alt=f"{view.focus_label}: at k = {k} the squared error is {_number(mse[k - 1])}, the argmax is wrong on "
         f"{_number(100 * wrong[k - 1])} % of the nodes. {_said_of_bound(at, guess['mse'])} Guessing has a squared "
         f"error of {guess['mse']:.3g}.",
-        data={"errors": errors, "bound": bounds, "chalk": chalk, "cut": cut, **tables},
+        data={
+            "errors": errors,
+            "bound": bounds,
+            "chalk": chalk,
+            "cut": cut,
+            **_zone("k", span, guess["mse"], (low, top), log),
+        },
         note=f"Mean over random bases of equal eigenvalues, one a replicate ({run.trace.replicates}). "
         + (f"No ticks: {silent}. " if silent else "Ticks: the squared error in closed form. ")
         + "Dashed: the bound on the squared error and, above, twice that, the bound on the argmax; grey in the hatched "
         "zone, where they promise no more than a probe that knows nothing but how common the classes are. No theorem "
         "gives the argmax a cliff: it is often right before the squared error is small.",
     )
+
+
+@cache
+def _probe_spec(log: bool) -> dict[str, Any]:
+    """The spec of the errors over k: `x`, `y` and `y_ticks` are to be filled in."""
+    x = alt.X(
+        "k:Q",
+        title="features k",
+        scale=alt.Scale(domain=alt.ExprRef("x"), nice=False),
+        axis=alt.Axis(tickMinStep=1, format="d", grid=False),
+    )
+    rule = alt.Chart(alt.NamedData("cut")).mark_rule(strokeDash=[2, 3], strokeWidth=1.6, color="$muted").encode(x)
+    return _error_spec([rule, *_error_layers(x, "k", log)])
 
 
 def _number(value: float) -> str:
@@ -382,13 +490,15 @@ def _bound_lines(bound: Array, guess: float, of: str, at: Array | None = None) -
     return joined(parts)
 
 
-def _error_layers(
-    x: alt.X, field: str, guess: float, span: tuple[float, float], domain: tuple[float, float], log: bool
-) -> tuple[list[Any], dict[str, Any]]:
-    """Layers for the tables errors, bound and chalk, and the hatched zone above `guess` with its own tables."""
-    low, top = domain
-    scale = alt.Scale(type="log" if log else "linear", domain=[low, top], nice=False)
-    ticks = {"values": [10.0**-power for power in range(10) if 10.0**-power >= low]} if log else {"tickCount": 6}
+def _error_ticks(low: float) -> list[float]:
+    """Powers of ten from a log axis's lower end to 1."""
+    return [10.0**-power for power in range(10) if 10.0**-power >= low]
+
+
+def _error_layers(x: alt.X, field: str, log: bool) -> list[Any]:
+    """Layers of the tables errors, bound, chalk and of `_zone`; `y` and on a log axis `y_ticks` are to be filled in."""
+    scale = alt.Scale(type="log" if log else "linear", domain=alt.ExprRef("y"), nice=False)
+    ticks: dict[str, Any] = {"values": alt.ExprRef("y_ticks")} if log else {"tickCount": 6}
     y = alt.Y("value:Q", title="error", scale=scale, axis=alt.Axis(format="~g", **ticks))
     kinds, bounds = [MSE, WRONG], [CLAIMED, UNCLAIMED]
     hues = alt.Scale(domain=kinds, range=[PALETTE[0], PALETTE[1]])
@@ -396,7 +506,7 @@ def _error_layers(
     legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=300, symbolOpacity=1, symbolSize=90)
     colour = alt.Color("kind:N", sort=kinds, scale=hues, legend=legend)
     points = alt.Chart(alt.NamedData("errors"))
-    layers = [
+    return [
         alt.Chart(alt.NamedData("hatch"))
         .mark_rule(strokeWidth=0.8, color="$muted", opacity=0.45, clip=True)
         .encode(x, y, alt.X2(f"{field}2:Q"), alt.Y2("value2:Q")),
@@ -423,8 +533,15 @@ def _error_layers(
         .mark_text(align="right", baseline="top", dx=-4, dy=4, fontSize=12, color="$text")
         .encode(x, y, text="words:N"),
     ]
+
+
+def _zone(
+    field: str, span: tuple[float, float], guess: float, domain: tuple[float, float], log: bool
+) -> dict[str, Any]:
+    """The tables of the hatched zone above `guess`, and of its name."""
+    top = domain[1]
     zone = {field: [span[1]], "value": [top], "words": ["here a bound says nothing"]}
-    return layers, {"hatch": _hatch(field, span, (guess, top), log), "zone": zone}
+    return {"hatch": _hatch(field, span, (guess, top), log), "zone": zone}
 
 
 def _error_spec(layers: Sequence[Any]) -> dict[str, Any]:
@@ -487,21 +604,8 @@ def leaks(view: View) -> Picture:
     )
     lines = joined([_bound_lines(bound, guess, MSE, fine), _bound_lines(2.0 * bound, guess, WRONG, fine)])
     lines = _within({**lines, "leak": lines.pop("k")}, -1.0, top)
-    x = alt.X(
-        "leak:Q",
-        title="leak to other classes",
-        scale=alt.Scale(domain=[0, most], nice=False),
-        axis=alt.Axis(format="~g", grid=False),
-    )
-    layers, tables = _error_layers(x, "leak", guess, (0.0, most), (0.0, top), False)
     here = {"leak": [min(params.leak, most)]}
-    rule = alt.Chart(alt.NamedData("here")).mark_rule(strokeDash=[2, 3], strokeWidth=1.6, color="$muted").encode(x)
     chalk = {"leak": fine[::5], "value": np.array([np.nan if e is None else e for e in exact])[::5]}
-    layers[4] = (
-        alt.Chart(alt.NamedData("chalk"))
-        .mark_point(shape="stroke", size=40, color="$text", strokeWidth=1.6, clip=True)
-        .encode(x, alt.Y("value:Q"))
-    )
     gone = fine[np.argmax(_empty(2.0 * bound, guess))] if np.any(_empty(2.0 * bound, guess)) else np.nan
     lost = [leak for leak, e in zip(fine, exact, strict=True) if e is not None and e > exact[1] + 1e-9]  # type: ignore[operator]
     said = (f"the bound on the argmax says nothing from a leak of {gone:.3f} on" if np.isfinite(gone) else "") + (
@@ -510,13 +614,33 @@ def leaks(view: View) -> Picture:
     return Picture(
         id="leaks",
         title=f"More and more leaks, k = {params.n_features}",
-        spec=_error_spec([rule, *layers]),
+        spec=fill(_leak_spec(), {"x": [0, most], "y": [0.0, top]}),
         alt=f"With {params.n_features} features {said or 'no bound is empty'}. {len(runs)} of {len(wanted)} computed.",
-        data={"errors": errors, "bound": lines, "chalk": _within(chalk, -1.0, top), "here": here, **tables},
+        data={"errors": errors, "bound": lines, "chalk": _within(chalk, -1.0, top), "here": here}
+        | _zone("leak", (0.0, most), guess, (0.0, top), False),
         needs=wanted,
         note="Points: the probe on the eigenvectors. Small ticks: the closed form. Dashed: the bound on the squared "
         "error and, above, on the argmax, grey where they say nothing.",
     )
+
+
+@cache
+def _leak_spec() -> dict[str, Any]:
+    """The spec of the errors over the leak: `x` and `y` are to be filled in."""
+    x = alt.X(
+        "leak:Q",
+        title="leak to other classes",
+        scale=alt.Scale(domain=alt.ExprRef("x"), nice=False),
+        axis=alt.Axis(format="~g", grid=False),
+    )
+    layers = _error_layers(x, "leak", False)
+    rule = alt.Chart(alt.NamedData("here")).mark_rule(strokeDash=[2, 3], strokeWidth=1.6, color="$muted").encode(x)
+    layers[4] = (
+        alt.Chart(alt.NamedData("chalk"))
+        .mark_point(shape="stroke", size=40, color="$text", strokeWidth=1.6, clip=True)
+        .encode(x, alt.Y("value:Q"))
+    )
+    return _error_spec([rule, *layers])
 
 
 def leak_runs(params: AugmentationGraphParams) -> list[AugmentationGraphParams]:
@@ -554,8 +678,11 @@ def masses(view: View) -> Picture:
     )
     times = {i: run.prediction.prediction[f"half_time_{i}"] for i in shown}
     clocks = [(float(t) / params.time_step, distinct[i - 1] / 2) for i, t in times.items() if t is not None]  # type: ignore[arg-type]
+    ends = {i: series[f"mode_mass_{i}"][:, -1] for i in shown}
     said = "; ".join(
-        f"eigenvalue {distinct[i - 1]:.3g} ends at {np.nanmedian(series[f'mode_mass_{i}'][:, -1]):.3g}" for i in shown
+        f"eigenvalue {distinct[i - 1]:.3g} "
+        + (f"ends at {np.nanmedian(end):.3g}" if np.any(np.isfinite(end)) else "is lost as the training diverges")
+        for i, end in ends.items()
     )
     spec = dict(drawn.spec)
     data = dict(drawn.data)
@@ -613,8 +740,7 @@ def angle(view: View) -> Picture:
         else "The network has no closed form; the angle is to the eigenspace that the table would learn.",
     )
     drawn = replace(drawn, alt=drawn.alt + _of_others(view, list(trained)))
-    tangent = np.nanmedian(run.trace.series["subspace_tan"], axis=0)
-    start = float(tangent[0])
+    start = float(np.median(run.trace.series["subspace_tan"][:, 0]))  # at the start no replicate has diverged
     if not (flow and np.isfinite(start) and start > 1e-12):
         return drawn
     spec, data = dict(drawn.spec), dict(drawn.data)
@@ -650,9 +776,11 @@ def embedding(view: View) -> Picture:
     reach = 1.12 * float(np.quantile(np.abs(finite), 0.998)) if finite.size else 1.0
     reach = max(reach, 1e-6) * (1.25 if graph.places is not None else 1.0)
     if graph.places is not None:
-        layers, columns = _glyph_layers(params, graph.places[nodes], reach)
+        columns = _glyph_columns(params, graph.places[nodes], reach)
+        template = _glyph_spec(params.glyphs, params.glyph_set, params.colours, axes)
     else:
-        layers, columns = _dot_layers(graph.label[nodes], graph.classes)
+        columns = {"class": np.array([f"class {c + 1}" for c in graph.label[nodes]], dtype=object)}
+        template = _dot_spec(graph.classes, axes)
     count, many = points.shape[:2]
     shift = np.asarray(columns.pop("shift", np.zeros(many)), dtype=np.float64)
     table = {
@@ -660,11 +788,6 @@ def embedding(view: View) -> Picture:
         "y": points[:, :, 1].reshape(-1),
         **{name: np.tile(column, count) for name, column in columns.items()},
     }
-    scale = alt.Scale(domain=[-reach, reach], nice=False)
-    axis = alt.Axis(grid=False, tickCount=5, format="~g")
-    x = alt.X("x:Q", title=f"coordinate {axes[0] + 1}", scale=scale, axis=axis)
-    y = alt.Y("y:Q", title=f"coordinate {axes[1] + 1}", scale=scale, axis=axis)
-    spec = finish(alt.layer(*(layer.encode(x, y) for layer in layers)))
     moving = count > 1
     if moving:
         table["frame"] = np.repeat(np.arange(count), many)
@@ -673,7 +796,7 @@ def embedding(view: View) -> Picture:
     return Picture(
         id="embedding",
         title=f"The embedding: {view.focus_label}",
-        spec=spec,
+        spec=fill(template, {"reach": [-reach, reach]}),
         alt=f"{many} nodes in two of {params.n_features} coordinates, at the end. {_said_of_spread(spread)}",
         data={} if moving else {"nodes": table},
         frames={"nodes": table} if moving else {},
@@ -718,7 +841,17 @@ def _axes(run: Run, classes: NDArray[np.int64]) -> tuple[int, int]:
     return max(((i, j) for i in like for j in like if i < j), key=nearest, default=(1, 2))
 
 
-def _dot_layers(classes: NDArray[np.int64], many: int) -> tuple[list[Any], dict[str, Any]]:
+def _plane_of(layers: Sequence[Any], axes: tuple[int, int]) -> dict[str, Any]:
+    """A spec of layers of nodes in two of their coordinates: `reach` is to be filled in."""
+    scale = alt.Scale(domain=alt.ExprRef("reach"), nice=False)
+    axis = alt.Axis(grid=False, tickCount=5, format="~g")
+    x = alt.X("x:Q", title=f"coordinate {axes[0] + 1}", scale=scale, axis=axis)
+    y = alt.Y("y:Q", title=f"coordinate {axes[1] + 1}", scale=scale, axis=axis)
+    return finish(alt.layer(*(layer.encode(x, y) for layer in layers)))
+
+
+@cache
+def _dot_spec(many: int, axes: tuple[int, int]) -> dict[str, Any]:
     names = [f"class {c + 1}" for c in range(many)]
     legend = None
     if many <= 8:
@@ -737,17 +870,15 @@ def _dot_layers(classes: NDArray[np.int64], many: int) -> tuple[list[Any], dict[
             ),
         )
     )
-    return [layer], {"class": np.array([names[c] for c in classes], dtype=object)}
+    return _plane_of([layer], axes)
 
 
-def _glyph_layers(
-    params: AugmentationGraphParams, places: NDArray[np.int64], reach: float
-) -> tuple[list[Any], dict[str, Any]]:
-    names = [f"glyph {g + 1}" for g in range(params.glyphs)]
-    paths = [_path(strokes) for strokes in glyphs.strokes(params.glyphs, params.glyph_set)]
-    colours = [f"colour {c + 1}" for c in range(params.colours)]
-    hue = alt.Color("colour:N", sort=colours, scale=hues(colours), legend=point_legend(colours))
-    upright = places[:, 1] == 0
+@cache
+def _glyph_spec(count: int, glyph_set: str, colours: int, axes: tuple[int, int]) -> dict[str, Any]:
+    names = [f"glyph {g + 1}" for g in range(count)]
+    paths = [_path(strokes) for strokes in glyphs.strokes(count, glyph_set)]
+    inks = [f"colour {c + 1}" for c in range(colours)]
+    hue = alt.Color("colour:N", sort=inks, scale=hues(inks), legend=point_legend(inks))
     base = alt.Chart(alt.NamedData("nodes"))
     layers = [
         base.mark_point(filled=True, size=16, opacity=0.5, clip=True)
@@ -757,12 +888,17 @@ def _glyph_layers(
         .encode(color=hue, shape=alt.Shape("glyph:N", scale=alt.Scale(domain=names, range=paths), legend=None))
         .transform_filter(alt.datum.upright == "yes"),
     ]
-    side = np.where(upright, places[:, 3] - (params.colours - 1) / 2.0, 0.0) * 0.09 * reach
-    return layers, {
-        "glyph": np.array([names[g] for g in places[:, 0]], dtype=object),
-        "colour": np.array([colours[c] for c in places[:, 3]], dtype=object),
+    return _plane_of(layers, axes)
+
+
+def _glyph_columns(params: AugmentationGraphParams, places: NDArray[np.int64], reach: float) -> dict[str, Any]:
+    """What is drawn of each node, and how far beside its place."""
+    upright = places[:, 1] == 0
+    return {
+        "glyph": np.array([f"glyph {g + 1}" for g in places[:, 0]], dtype=object),
+        "colour": np.array([f"colour {c + 1}" for c in places[:, 3]], dtype=object),
         "upright": np.where(upright, "yes", "no").astype(object),
-        "shift": side,
+        "shift": np.where(upright, places[:, 3] - (params.colours - 1) / 2.0, 0.0) * 0.09 * reach,
     }
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from math import factorial
 from typing import Any
 
 import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
+from app.frame.domain_formulas import block_formulas
 from app.frame.domains import class_domain_plane
+from app.frame.formula import Formula
 from app.frame.meters import meters
 from app.frame.page import Story
 from app.frame.pictures import PALETTE, Picture, finish, overlay
@@ -75,7 +78,36 @@ def label(params: Params) -> str:
     return f"{params.classes} classes, {params.n_features} features, {weights}"
 
 
-STORY = Story(why=WHY, label=label, metric="target_accuracy")
+def _is_contrastive(params: ConnectNotCollapseParams) -> bool:
+    return params.method == "contrastive"
+
+
+def _is_aligned(params: ConnectNotCollapseParams) -> bool:
+    return params.method == "alignment"
+
+
+FORMULAS = (
+    *block_formulas(model_of, about=_is_contrastive),
+    Formula(
+        says="Features that were made alike lie on some class each, with every matching as likely: the share of "
+        "classes that end on their own is that of guessing.",
+        left=r"\mathbb{E}\,\mathrm{accuracy}",
+        right=r"\frac{1}{<classes>}",
+        value=lambda n: 1.0 / n["classes"],
+        predicts="target_accuracy",
+        when=_is_aligned,
+    ),
+    Formula(
+        says="How likely it is that alignment puts every class where it belongs: one matching out of all.",
+        left=r"P(\text{all right})",
+        right=r"\frac{1}{<classes>!}",
+        value=lambda n: 1.0 / factorial(int(n["classes"])),
+        predicts=lambda run: float(matching_distribution(_params(run).classes)[-1]),
+        when=_is_aligned,
+    ),
+)
+
+STORY = Story(why=WHY, label=label, metric="target_accuracy", formulas=FORMULAS)
 
 
 def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:
@@ -112,10 +144,10 @@ def pictures(view: View) -> list[Picture]:
     """The nodes and their rule, the accuracies, and what becomes of features that are made alike."""
     graphs = [(name, run) for name, run in view.runs.items() if _params(run).method == "contrastive"]
     moved = [(name, run) for name, run in view.runs.items() if _params(run).method == "alignment"]
-    drawn = [nodes(*graphs[0]), rule(*graphs[0])] if graphs else []
-    drawn.insert(0 if _params(view.focus).method == "alignment" else len(drawn), accuracies(view))
-    if moved:
-        drawn += [aligned(*moved[0]), matchings(view, *moved[0])]
+    of_graphs = [nodes(*graphs[0]), rule(*graphs[0])] if graphs else []
+    of_moved = [aligned(*moved[0]), matchings(view, *moved[0])] if moved else []
+    alignment_first = _params(view.focus).method == "alignment"
+    drawn = [*of_moved, accuracies(view), *of_graphs] if alignment_first else [*of_graphs, accuracies(view), *of_moved]
     if moved or any(len(run.trace.frame_step) > 1 for _, run in graphs):
         drawn.append(alike(view))
     return drawn
@@ -144,7 +176,7 @@ def rule(name: str, run: Run) -> Picture:
         share, value = run.metrics[f"kept_{group}"].mean, run.metrics[f"lam_{group}"].mean
         assert value is not None
         fate = "undefined" if share is None else KEPT if share > 0.5 else DROPPED
-        rows.append((f"{words}, {sign} = {weight:g}", value, model.eigenvalues[group], fate))
+        rows.append((f"{words}, {sign} = {weight:g}: {fate}", value, model.eigenvalues[group], fate))
     order = [row[0] for row in rows]
     fates = list(dict.fromkeys(row[3] for row in rows))
     low = min(0.0, *(min(row[1], row[2]) for row in rows))
@@ -159,7 +191,7 @@ def rule(name: str, run: Run) -> Picture:
         sort=order,
         title=None,
         scale=alt.Scale(domain=order),
-        axis=alt.Axis(labelLimit=170, ticks=False, domain=False),
+        axis=alt.Axis(labelLimit=200, labelExpr="split(datum.label, ', ')", ticks=False, domain=False),
     )
     hues = {KEPT: PALETTE[0], DROPPED: "$grid", "undefined": "$muted"}
     colour = alt.Color(
@@ -171,14 +203,11 @@ def rule(name: str, run: Run) -> Picture:
     bars = alt.Chart(alt.NamedData("bars"))
     layers = [
         bars.mark_bar(clip=True).encode(x, y, colour),
-        bars.mark_text(align="right", dx=-6, fontSize=13, color="$text").encode(
-            x=alt.value(alt.expr("width")), y=y, text="fate:N"
-        ),
         alt.Chart(alt.NamedData("ticks"))
         .mark_tick(color="$text", thickness=3, orient="vertical", bandSize=40)
         .encode(x, y),
     ]
-    said = ", ".join(f"{group} {value:.4g} ({fate})" for group, value, _, fate in rows)
+    said = "; ".join(f"{group} at {value:.4g}" for group, value, _, _ in rows)
     return Picture(
         id="rule",
         title=f"What {params.n_features} features keep: {name}",

@@ -6,13 +6,25 @@ from typing import Any
 
 import altair as alt
 import numpy as np
+from scipy.special import ive
 
+from app.frame.formula import Formula, Numbers
 from app.frame.page import Story
-from app.frame.pictures import PALETTE, Picture, finish, hues, joined, overlay, point_legend
+from app.frame.pictures import (
+    PALETTE,
+    Picture,
+    finish,
+    hues,
+    joined,
+    legend,
+    overlay,
+    point_legend,
+    shapes,
+)
 from app.frame.runs import View
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.contrastive_temperature.lab import BINS, ContrastiveTemperatureParams
-from sims.contrastive_temperature.prediction import dimension
+from sims.contrastive_temperature.prediction import dimension, share_of
 from sims.contrastive_temperature.training import labels
 from sims.engine import Params, Run
 from theory import contrastive_temperature as theory
@@ -54,7 +66,126 @@ def label(params: Params) -> str:
     return f"{where}temperature {params.temperature:g}"
 
 
-STORY = Story(why=WHY, label=label, metric="force_entropy")
+_COUNTS = r"\frac{(1-<overlap>) <*> (<classes>-1) <*> <per_class>}{<overlap> <*> (<per_class>-1)}"
+
+
+def _odds(n: Numbers) -> float:
+    return (1.0 - n["overlap"]) * (n["classes"] - 1.0) * n["per_class"] / (n["overlap"] * (n["per_class"] - 1.0))
+
+
+def _is_minimised(params: ContrastiveTemperatureParams) -> bool:
+    return params.model == "two_level" and params.fit == "minimised"
+
+
+def _collapses(params: ContrastiveTemperatureParams) -> bool:
+    if params.model != "two_level":
+        return False
+    return bool(np.isfinite(theory.collapse_temperature(params.overlap, params.classes, params.per_class)))
+
+
+def _is_sphere(params: ContrastiveTemperatureParams) -> bool:
+    return params.model == "sphere"
+
+
+def _of_share(run: Run) -> Numbers:
+    return {"share": share_of(_params(run))}
+
+
+def _evenness(n: Numbers) -> float:
+    same, others = n["per_class"] - 1.0, (n["classes"] - 1.0) * n["per_class"]
+    return float(np.log((same * np.exp(-4.0 * (1.0 - n["share"])) + others * np.exp(-4.0)) / (same + others)))
+
+
+def _bessel_ratio(n: Numbers) -> float:
+    order, z = n["sphere_dim"] / 2.0, 1.0 / n["temperature"]
+    return float(ive(order, z) / ive(order - 1.0, z))
+
+
+def _has_bessel(params: ContrastiveTemperatureParams) -> bool:
+    """Whether the Bessel functions are numbers: in many dimensions both underflow."""
+    return _is_sphere(params) and bool(ive(params.sphere_dim / 2.0, 1.0 / params.temperature) > 1e-280)
+
+
+def _of_sphere(run: Run) -> Numbers:
+    values = run.prediction.prediction
+    return {name: float(np.asarray(values[name])) for name in ("mean_similarity", "log_mean_exp")}
+
+
+FORMULAS = (
+    Formula(
+        says="The best share of class, between 0 and 1: proportional to the temperature, by what a share of class is "
+        "worth against that of the instance.",
+        left="c^*",
+        right=rf"\left[<temperature> <*> \ln {_COUNTS}\right]_0^1",
+        value=lambda n: min(max(n["temperature"] * float(np.log(_odds(n))), 0.0), 1.0),
+        predicts="share",
+        when=_is_minimised,
+    ),
+    Formula(
+        says="The temperature from which on classes collapse.",
+        left=r"\tau_c",
+        right=rf"\left(\ln {_COUNTS}\right)^{{-1}}",
+        value=lambda n: 1.0 / float(np.log(_odds(n))),
+        predicts="collapse_temperature",
+        when=_collapses,
+    ),
+    Formula(
+        says="What tolerance is paid with: uniformity, of classmates at a similarity c and strangers at right angles.",
+        left=r"\mathrm{uniformity}",
+        right=r"\ln\frac{(<per_class>-1) <*> e^{-4 <*> (1-<share>)} + (<classes>-1) <*> <per_class> <*> e^{-4}}"
+        r"{<classes> <*> <per_class> - 1}",
+        value=_evenness,
+        predicts="uniformity",
+        numbers=_of_share,
+        symbols={"share": "c"},
+        when=lambda params: params.model == "two_level" and params.geometry == "ideal",
+    ),
+    Formula(
+        says="The mean similarity of the negatives that are pushed, a ratio of Bessel functions.",
+        left="m",
+        right=r"\frac{I_{<sphere_dim>/2}(1/<temperature>)}{I_{<sphere_dim>/2-1}(1/<temperature>)}",
+        value=_bessel_ratio,
+        predicts="mean_similarity",
+        when=_has_bessel,
+    ),
+    Formula(
+        says="Its limit at small temperatures, good only while temperature times dimension is small.",
+        left="m",
+        right=r"1 - \frac{<temperature> <*> (<sphere_dim>-1)}{2}",
+        value=lambda n: 1.0 - n["temperature"] * (n["sphere_dim"] - 1.0) / 2.0,
+        predicts="small_temperature_similarity",
+        relation=r"\to",
+        when=_is_sphere,
+    ),
+    Formula(
+        says="How evenly the force is shared out: 0 where all negatives are pushed alike, far below 0 where few are.",
+        left="H",
+        right=r"<log_mean_exp> + \frac{1 - <mean_similarity>}{<temperature>}",
+        value=lambda n: n["log_mean_exp"] + (1.0 - n["mean_similarity"]) / n["temperature"],
+        predicts="force_entropy",
+        numbers=_of_sphere,
+        symbols={"log_mean_exp": r"\ln\mathbb{E}\,e^{(s-1)/\tau}", "mean_similarity": "m"},
+        when=_is_sphere,
+    ),
+    Formula(
+        says="The tolerance of points that know no class: the mean similarity of any two of N that add up to zero.",
+        left=r"\mathrm{tolerance}",
+        right=r"-\frac{1}{<classes> <*> <per_class> - 1}",
+        value=lambda n: -1.0 / (n["classes"] * n["per_class"] - 1.0),
+        predicts="tolerance",
+        when=lambda params: params.model == "table" and params.swap == 0.0,
+    ),
+    Formula(
+        says="There is no closed form where positives are classmates; this is what tolerance would be if none were.",
+        left=r"\mathrm{tolerance}_0",
+        right=r"-\frac{1}{<classes> <*> <per_class> - 1}",
+        value=lambda n: -1.0 / (n["classes"] * n["per_class"] - 1.0),
+        predicts=lambda run: theory.class_blind_similarity(_params(run).examples),
+        when=lambda params: params.model == "table" and params.swap > 0.0,
+    ),
+)
+
+STORY = Story(why=WHY, label=label, metric="force_entropy", formulas=FORMULAS)
 
 
 def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:
@@ -131,10 +262,9 @@ def law(view: View) -> Picture:
         axis=alt.Axis(format="~g", grid=False),
     )
     y = alt.Y("value:Q", title="share", scale=alt.Scale(domain=[-0.02, 1.06], nice=False))
-    shapes = alt.Scale(domain=list(KINDS), range=["circle", "square", "triangle-up"])
     hue = {
         "color": alt.Color("kind:N", sort=list(KINDS), scale=hues(KINDS), legend=point_legend(KINDS)),
-        "shape": alt.Shape("kind:N", sort=list(KINDS), scale=shapes, legend=point_legend(KINDS)),
+        "shape": alt.Shape("kind:N", sort=list(KINDS), scale=shapes(KINDS), legend=point_legend(KINDS)),
     }
     chalk = alt.Chart(alt.NamedData("theory")).mark_line(strokeDash=[7, 4], strokeWidth=2.2, color="$text", clip=True)
     rule = alt.Chart(alt.NamedData("collapse")).mark_rule(strokeDash=[2, 3], strokeWidth=1.6, color="$muted")
@@ -230,13 +360,13 @@ def sphere(view: View) -> Picture:
     axis = alt.Axis(grid=False, tickCount=5, format="~g")
     x, y = (
         alt.X("x:Q", title="first coordinate", scale=scale, axis=axis),
-        alt.Y("y:Q", title="second", scale=scale, axis=axis),
+        alt.Y("y:Q", title="second coordinate", scale=scale, axis=axis),
     )
     sizes = alt.Size(
         "side:N", sort=["front", "back"], scale=alt.Scale(domain=["front", "back"], range=[75, 28]), legend=None
     )
-    legend = point_legend(names) if p.classes <= 8 else None
-    shapes = [SHAPES[c % len(SHAPES)] for c in range(p.classes)]
+    told = point_legend(names) if p.classes <= 8 else None
+    signs = [SHAPES[c % len(SHAPES)] for c in range(p.classes)]
     points = alt.Chart(alt.NamedData("points")).mark_point(filled=True, opacity=0.85, clip=True)
     outline = alt.Chart(alt.NamedData("circle")).mark_line(color="$muted", strokeWidth=1)
     end = float(np.mean(run.values["tolerance"]))
@@ -250,8 +380,8 @@ def sphere(view: View) -> Picture:
                     x,
                     y,
                     sizes,
-                    alt.Color("class:N", sort=names, scale=hues(names), legend=legend),
-                    alt.Shape("class:N", sort=names, scale=alt.Scale(domain=names, range=shapes), legend=legend),
+                    alt.Color("class:N", sort=names, scale=hues(names), legend=told),
+                    alt.Shape("class:N", sort=names, scale=alt.Scale(domain=names, range=signs), legend=told),
                 ),
             )
         ),
@@ -284,7 +414,8 @@ def force(view: View) -> Picture:
         exact = theory.force_density(p.sphere_dim, p.temperature, fine) * np.pi / 180.0
         lines.append({"run": name, "angle": fine * 180.0 / np.pi, "value": exact})
         mean = float(np.mean(run.values["mean_similarity"]))
-        marks.append({"run": name, "angle": np.array([np.degrees(np.arccos(np.clip(mean, -1, 1)))])})
+        angle = np.degrees(np.arccos(np.clip([mean], -1, 1)))
+        marks.append({"run": name, "angle": angle, "value": np.interp(angle, fine * 180.0 / np.pi, exact)})
         said.append(f"{name}: the force is on negatives of similarity {mean:.3g} in the mean.")
     x = alt.X(
         "angle:Q",
@@ -294,19 +425,23 @@ def force(view: View) -> Picture:
     )
     top = 1.08 * max(float(np.max(one["value"])) for one in bars)
     y = alt.Y("value:Q", title="force per degree", scale=alt.Scale(domain=[0, top], nice=False))
-    hue: Any = alt.Color("run:N", sort=names, scale=hues(names), legend=point_legend(names))
+    told = legend(names, symbols=True) if len(names) > 1 else None
+    hue: Any = alt.Color("run:N", sort=names, scale=hues(names), legend=told)
+    shape: Any = alt.Shape("run:N", sort=names, scale=shapes(names), legend=told)
     chalk = alt.Chart(alt.NamedData("theory")).mark_line(strokeDash=[7, 4], strokeWidth=2.0, color="$text", clip=True)
+    mark = alt.Chart(alt.NamedData("marks"))
     return Picture(
         id="force",
         title="Where the force goes",
         spec=finish(
             alt.layer(
-                alt.Chart(alt.NamedData("marks")).mark_rule(strokeDash=[2, 3], strokeWidth=1.6).encode(x, hue),
+                mark.mark_rule(strokeDash=[2, 3], strokeWidth=1.6).encode(x, y, alt.Y2(datum=0), hue),
                 alt.Chart(alt.NamedData("drawn")).mark_line(strokeWidth=2.4, clip=True).encode(x, y, hue),
                 chalk.encode(x, y, alt.Detail("run:N")),
+                mark.mark_point(filled=True, size=110, opacity=1).encode(x, y, hue, shape),
             )
         ),
         alt=" ".join(said),
         data={"drawn": joined(bars), "theory": joined(lines), "marks": joined(marks)},
-        note="Solid: drawn negatives, each counted with its force. Dashed: closed form. Dotted: the mean.",
+        note="Solid: drawn negatives, each counted with its force. Dashed, in ink: closed form. Points: the mean.",
     )

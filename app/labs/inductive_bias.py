@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from math import comb
 from typing import Any
 
 import altair as alt
 import numpy as np
 
+from app.frame.formula import Formula, Numbers
 from app.frame.page import Story
-from app.frame.pictures import Picture, finish, hues, joined, overlay, point_legend
+from app.frame.pictures import Picture, finish, hues, joined, overlay, point_legend, shapes
 from app.frame.runs import View
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
 from sims.inductive_bias.lab import InductiveBiasParams
-from sims.inductive_bias.prediction import spectrum_of
-from theory.inductive_bias import expected_r2, label_energy
+from sims.inductive_bias.prediction import E_FOLDS, eigenvalues_of_bits, rate_of_separation, spectrum_of
+from theory.inductive_bias import TIE, expected_r2, label_energy
 
 WHY = r"""
 **The data.** An example is a vector of $d$ random signs. The first $s$ are content, and what we want to know; the rest
@@ -59,7 +61,156 @@ def label(params: Params) -> str:
     return f"{name}, {params.n_features} features, {params.training}"
 
 
-STORY = Story(why=WHY, label=label, metric="loss")
+def _sees_sizes(params: InductiveBiasParams) -> bool:
+    """Whether a rescaled style bit is told from its sign: by all encoders but the table."""
+    return params.augmentation == "rescale" and params.encoder != "table" and params.content < params.dim
+
+
+def _flips(params: InductiveBiasParams) -> bool:
+    return params.augmentation == "flip"
+
+
+def _forgets(params: InductiveBiasParams) -> bool:
+    """A linear encoder of as many features as content bits, trained by plain descent, where style is less invariant."""
+    content, style = eigenvalues_of_bits(params)
+    plain = params.encoder == "linear" and params.training in ("sgd", "descent")
+    return plain and params.n_features == params.content < params.dim and style < content
+
+
+def _linear_bits(params: InductiveBiasParams) -> bool:
+    content, style = eigenvalues_of_bits(params)
+    below = params.content == params.dim or style < content - TIE
+    return params.encoder == "linear" and params.label == "bits" and below and content > TIE
+
+
+def _all_patterns(params: InductiveBiasParams) -> bool:
+    """A table of sign patterns that views never change."""
+    return params.encoder == "table" and params.augmentation == "rescale"
+
+
+def _clean_polynomials(params: InductiveBiasParams) -> bool:
+    """Polynomials of bits of which views never change the content, and always the style."""
+    if params.encoder != "polynomial" or params.content == params.dim:
+        return params.encoder == "polynomial" and eigenvalues_of_bits(params)[0] == 1.0
+    content, style = eigenvalues_of_bits(params)
+    return content == 1.0 and style < 1.0 - TIE
+
+
+def _kept(run: Run) -> Numbers:
+    found = spectrum_of(_params(run))
+    assert found is not None
+    return {"sum": float(np.sum(found.top(_params(run).n_features) ** 2))}
+
+
+def _time(run: Run) -> Numbers:
+    return {"time": _params(run).time}
+
+
+_VARIANCE = r"\frac{(<scale_high> - <scale_low>)^2}{3}"
+_TIME = {"time": "t"}
+
+FORMULAS = (
+    Formula(
+        says="How invariant a style bit is to an encoder that sees its size; 1 would be never changed. A sign, which a "
+        "table sees alone, does not change at all.",
+        left=r"\mu_{\mathrm{style}} = \frac{(\mathbb{E}\tau)^2}{\mathbb{E}\tau^2}",
+        right=r"\frac{3}{4} <*> \frac{\left(<scale_low> + <scale_high>\right)^2}"
+        r"{<scale_low>^2 + <scale_low> <*> <scale_high> + <scale_high>^2}",
+        value=lambda n: (
+            0.75
+            * (n["scale_low"] + n["scale_high"]) ** 2
+            / (n["scale_low"] ** 2 + n["scale_low"] * n["scale_high"] + n["scale_high"] ** 2)
+        ),
+        predicts=lambda run: eigenvalues_of_bits(_params(run))[1],
+        when=_sees_sizes,
+    ),
+    Formula(
+        says="How invariant a content bit is. What views flip more often is kept last.",
+        left=r"\mu_{\mathrm{content}}",
+        right=r"\left(1 - 2 <*> <flip_content>\right)^2",
+        value=lambda n: (1.0 - 2.0 * n["flip_content"]) ** 2,
+        predicts=lambda run: eigenvalues_of_bits(_params(run))[0],
+        when=_flips,
+    ),
+    Formula(
+        says="How invariant a style bit is.",
+        left=r"\mu_{\mathrm{style}}",
+        right=r"\left(1 - 2 <*> <flip_style>\right)^2",
+        value=lambda n: (1.0 - 2.0 * n["flip_style"]) ** 2,
+        predicts=lambda run: eigenvalues_of_bits(_params(run))[1],
+        when=lambda params: _flips(params) and params.content < params.dim,
+    ),
+    Formula(
+        says="The least loss of the class: the eigenvalues that k features can hold, squared.",
+        left=r"L_{\min}",
+        right=r"-\sum_{i=1}^{<n_features>} \mu_i^2",
+        value=lambda n: -n["sum"],
+        predicts="min_loss",
+        numbers=_kept,
+        when=lambda params: spectrum_of(params) is not None,
+    ),
+    Formula(
+        says="What a probe knows of the content: a linear encoder's minimiser holds content bits, and nothing else.",
+        left="R^2",
+        right=r"\min\left(1, \frac{<n_features>}{<content>}\right)",
+        value=lambda n: min(1.0, n["n_features"] / n["content"]),
+        predicts="probe_r2",
+        when=_linear_bits,
+    ),
+    Formula(
+        says="What a probe knows of the label: the table may hold any of the functions of all sign patterns.",
+        left="R^2",
+        right=r"\min\left(1, \frac{<n_features>}{2^{<dim>} - 1}\right)",
+        value=lambda n: min(1.0, n["n_features"] / (2.0 ** n["dim"] - 1.0)),
+        predicts="probe_r2",
+        when=lambda params: _all_patterns(params) and params.intercept,
+    ),
+    Formula(
+        says="How many directions the table can make invariant: a piece for each sign pattern.",
+        left=r"\#\{\mu_i = 1\}",
+        right=r"2^{<dim>}",
+        value=lambda n: 2.0 ** n["dim"],
+        predicts="units",
+        when=_all_patterns,
+    ),
+    Formula(
+        says="How many directions polynomials can make invariant: the products of content bits up to their degree.",
+        left=r"\#\{\mu_i = 1\}",
+        right=r"\sum_{j=0}^{<degree>} \binom{<content>}{j}",
+        value=lambda n: float(sum(comb(int(n["content"]), j) for j in range(int(n["degree"]) + 1))),
+        predicts="units",
+        when=_clean_polynomials,
+    ),
+    Formula(
+        says="The rate at which style is forgotten near the minimum, per time of gradient flow.",
+        left=r"4\,\mathrm{Var}\,\tau",
+        right=_VARIANCE,
+        value=lambda n: (n["scale_high"] - n["scale_low"]) ** 2 / 3.0,
+        predicts=lambda run: rate_of_separation(_params(run)),
+        when=lambda params: _forgets(params) and params.augmentation == "rescale",
+    ),
+    Formula(
+        says="How many times over style could be forgotten until the end of training, t being the sum of the learning "
+        f"rates; {E_FOLDS:g} are needed.",
+        left=r"4\,\mathrm{Var}(\tau)\,t",
+        right=rf"{_VARIANCE} <*> <time>",
+        value=lambda n: (n["scale_high"] - n["scale_low"]) ** 2 / 3.0 * n["time"],
+        predicts=lambda run: rate_of_separation(_params(run)) * float(run.trace.series["time"][0, -1]),
+        numbers=_time,
+        symbols=_TIME,
+        when=lambda params: _forgets(params) and params.augmentation == "rescale",
+    ),
+    Formula(
+        says="The rate at which style is forgotten near the minimum, per time of gradient flow.",
+        left=r"4\,(\mu_{\mathrm{content}} - \mu_{\mathrm{style}})",
+        right=r"4 <*> \left(\left(1 - 2 <*> <flip_content>\right)^2 - \left(1 - 2 <*> <flip_style>\right)^2\right)",
+        value=lambda n: 4.0 * ((1.0 - 2.0 * n["flip_content"]) ** 2 - (1.0 - 2.0 * n["flip_style"]) ** 2),
+        predicts=lambda run: rate_of_separation(_params(run)),
+        when=lambda params: _forgets(params) and _flips(params),
+    ),
+)
+
+STORY = Story(why=WHY, label=label, metric="loss", formulas=FORMULAS)
 
 
 def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:
@@ -104,8 +255,12 @@ def _params(run: Run) -> InductiveBiasParams:
 
 
 def _points(names: list[str]) -> dict[str, Any]:
-    """Colour and legend of points that stand for runs."""
-    return {"color": alt.Color("run:N", sort=names, scale=hues(names), legend=point_legend(names))}
+    """Colour, shape and legend of points that stand for runs."""
+    told = point_legend(names)
+    return {
+        "color": alt.Color("run:N", sort=names, scale=hues(names), legend=told),
+        "shape": alt.Shape("run:N", sort=names, scale=shapes(names), legend=told),
+    }
 
 
 # -- the spectrum ----------------------------------------------------------------------------------------------------
@@ -140,7 +295,7 @@ def spectra(view: View) -> Picture:
     y = alt.Y("value:Q", title="eigenvalue of the class", scale=alt.Scale(domain=[0, 1.1], nice=False))
     stems = alt.Chart(alt.NamedData("values"))
     layers: list[Any] = [
-        stems.mark_rule(strokeWidth=2).encode(x, y, alt.Y2(datum=0), **_points(names)),
+        stems.mark_rule(strokeWidth=2).encode(x, y, alt.Y2(datum=0), _points(names)["color"]),
         stems.mark_point(filled=True, size=60, opacity=1).encode(x, y, **_points(names)),
     ]
     data: dict[str, Any] = {"values": joined(tables)}
@@ -184,9 +339,10 @@ def known(view: View) -> Picture:
             end = run.trace.series["probe_r2"][:, -1]
             dots.append({"run": name, "k": np.full(len(end), p.n_features), "value": end})
         theory = run.prediction.prediction["probe_r2"]
-        measured = float(np.nanmean(run.values["probe_r2"])) if np.any(np.isfinite(run.values["probe_r2"])) else np.nan
+        measured = run.metrics["probe_r2"].mean
+        found = "unknown, for no replicate ended," if measured is None else f"{measured:.3g}"
         words = f", expected {theory:.3g}" if theory is not None else ""
-        said.append(f"{name}: R² is {measured:.3g} with {p.n_features} features{words}.")
+        said.append(f"{name}: R² is {found} with {p.n_features} features{words}.")
     x = alt.X("k:Q", title="features k", scale=alt.Scale(domain=[0, most + 0.5], nice=False), axis=alt.Axis(grid=False))
     y = alt.Y("value:Q", title="R² of the probe", scale=alt.Scale(domain=[-0.02, 1.05], nice=False))
     layers: list[Any] = []
@@ -237,7 +393,7 @@ def loss_and_use(view: View) -> Picture:
         "loss:Q",
         title="loss for each feature",
         scale=alt.Scale(domain=[low - room, high + room], nice=False),
-        axis=alt.Axis(format=".3f", tickCount=5, grid=False),
+        axis=alt.Axis(format="~g", tickCount=4, grid=False),
     )
     y = alt.Y("accuracy:Q", title="accuracy of the probe", scale=alt.Scale(domain=[0.45, 1.03], nice=False))
     points = alt.Chart(alt.NamedData("dots")).mark_point(filled=False, size=110, strokeWidth=2.2, clip=True)
@@ -301,7 +457,7 @@ def gram(view: View) -> Picture:
         "value:Q",
         title=None,
         scale=alt.Scale(domain=[-reach, 0, reach], range=["$run2", "$background", "$run1"], interpolate="lab"),
-        legend=alt.Legend(orient="right", format="~g"),
+        legend=alt.Legend(orient="right", format="~g", padding=8),
     )
     axis = alt.Axis(labelAngle=0, title=None, grid=False, domain=False, ticks=False)
     x = alt.X("column:N", sort=names, axis=axis, scale=alt.Scale(domain=names, paddingInner=0.06))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import altair as alt
 import numpy as np
 
 from app.frame.confirmed import Experiment, LaidOver, Points
+from app.frame.formula import Formula
 from app.frame.page import Story
 from app.frame.pictures import CLAIMED, PALETTE, Picture, finish, overlay
 from app.frame.runs import View
+from app.frame.specs import fill
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
 from sims.label_noise.lab import PRESETS, LabelNoiseParams, annealed
-from sims.label_noise.prediction import chalk
+from sims.label_noise.prediction import chalk, chalks
 
 MOST_COORDINATES = 100
 _WORDS = {
@@ -75,7 +78,79 @@ def label(params: Params) -> str:
     return _WORDS[params.algorithm] + {"constant": "", "anneal": ", annealed", "stairs": ", stairs"}[schedule]
 
 
-STORY = Story(why=WHY, label=label, metric="test_error", x_axes=("slow_time",))
+def _is_noisy(params: LabelNoiseParams, schedule: str) -> bool:
+    return params.is_active("noise_schedule") and params.noise_schedule == schedule
+
+
+def _c_mean(run: Run) -> dict[str, float]:
+    """The mean second moment of the covariates, and the slow time of the run."""
+    params = run.params
+    assert isinstance(params, LabelNoiseParams)
+    every = chalks(params)
+    return {"c": float(np.mean([np.mean(one.data.c) for one in every])), "T": float(every[0].clock[-1])}
+
+
+def _truth_norm(run: Run) -> dict[str, float]:
+    params = run.params
+    assert isinstance(params, LabelNoiseParams)
+    return {"norm": float(np.mean([np.sum(np.abs(one.data.beta_star)) for one in chalks(params)]))}
+
+
+_CLOCK = "The slow clock: what label noise does depends on the number of steps through this time alone."
+
+FORMULAS = (
+    Formula(
+        says=_CLOCK,
+        left="T",
+        right=r"<steps> <*> <learning_rate>^2 <*> <noise_std>^2",
+        value=lambda n: n["steps"] * n["learning_rate"] ** 2 * n["noise_std"] ** 2,
+        predicts="slow_time",
+        when=lambda params: _is_noisy(params, "constant"),
+    ),
+    Formula(
+        says=f"{_CLOCK} Noise whose size fades as (1 - k/K)² makes it a fifth of that of constant noise.",
+        left="T",
+        right=r"\frac{<steps>}{5} <*> <learning_rate>^2 <*> <noise_std>^2",
+        value=lambda n: n["steps"] / 5.0 * n["learning_rate"] ** 2 * n["noise_std"] ** 2,
+        predicts="slow_time",
+        relation=r"\approx",
+        when=lambda params: _is_noisy(params, "anneal"),
+        tolerance=0.1,
+    ),
+    Formula(
+        says=f"{_CLOCK} With a rate that falls tenfold twice, hardly anything but the first third counts.",
+        left="T",
+        right=r"\frac{<steps>}{3} <*> <learning_rate>^2 <*> <noise_std>^2 \left(1 + 10^{-2} + 10^{-4}\right)",
+        value=lambda n: n["steps"] / 3.0 * n["learning_rate"] ** 2 * n["noise_std"] ** 2 * 1.0101,
+        predicts="slow_time",
+        relation=r"\approx",
+        when=lambda params: _is_noisy(params, "stairs"),
+        tolerance=0.1,
+    ),
+    Formula(
+        says="Label noise shrinks the effective start: the mean logarithm of what weights have been multiplied with.",
+        left=r"\mathrm{mean}_j\,\log(\alpha_j^2(T)/\alpha^2)",
+        right=r"-<c> <*> <T>",
+        value=lambda n: -n["c"] * n["T"],
+        predicts="mean_shrink",
+        numbers=_c_mean,
+        symbols={"c": r"\overline{c}", "T": "T"},
+        when=lambda params: params.algorithm == "gd_label_noise" and params.delta > 0,
+    ),
+    Formula(
+        says="The floor: what constant noise leaves of the error however long one trains.",
+        left=r"\mathbb{E}\,\|\beta-\beta^*\|^2",
+        right=r"<learning_rate> <*> <noise_std>^2 <*> <norm>",
+        value=lambda n: n["learning_rate"] * n["noise_std"] ** 2 * n["norm"],
+        predicts="noise_floor",
+        relation=r"\approx",
+        numbers=_truth_norm,
+        symbols={"norm": r"\|\beta^*\|_1"},
+        when=lambda params: params.algorithm == "gd_label_noise" and _is_noisy(params, "constant"),
+    ),
+)
+
+STORY = Story(why=WHY, label=label, metric="test_error", x_axes=("slow_time",), formulas=FORMULAS)
 
 
 def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:
@@ -173,42 +248,13 @@ def stems(view: View) -> Picture:
     ]
     still = dict(zip(("run", "coordinate", "beta"), map(np.concatenate, zip(*columns, strict=True)), strict=True))
     names = ["truth", *(f"{label}, end" for label, _ in others[:1])]
-    scale = alt.Scale(domain=list(_span(beta, still["beta"], frames.get("theory", beta))), nice=False)
-    x = alt.X(
-        "coordinate:Q",
-        title="coordinate",
-        scale=alt.Scale(domain=[0, d + 1], nice=False),
-        axis=alt.Axis(tickCount=6, format="d"),
-    )
-    y = alt.Y("beta:Q", title="coefficient", scale=scale)
-    moving, marks = alt.Chart(alt.NamedData("weights")), alt.Chart(alt.NamedData("still"))
-    hues = [PALETTE[list(view.runs).index(label)] for label, _ in others[:1]]
-    kinds = alt.Scale(domain=names, range=["$muted", *hues])
-    shapes = alt.Scale(domain=names, range=["square", "circle"][: len(names)])
-    layers = [
-        marks.mark_point(size=46, filled=False, strokeWidth=1.6, clip=True).encode(
-            x,
-            y,
-            alt.Color("run:N", title=None, sort=names, scale=kinds),
-            alt.Shape(
-                "run:N",
-                title=None,
-                sort=names,
-                scale=shapes,
-                legend=alt.Legend(orient="top", columns=2, labelLimit=300),
-            ),
-        ),
-        moving.mark_rule(strokeWidth=2, color=PALETTE[0], clip=True).encode(x, y, alt.Y2(datum=0)),
-        moving.mark_point(filled=True, size=30, color=PALETTE[0], clip=True).encode(x, y),
-    ]
-    if path is not None:
-        tick = moving.mark_tick(color="$text", size=9, thickness=2, orient="horizontal", clip=True)
-        layers.append(tick.encode(x, alt.Y("theory:Q", scale=scale)))
+    hues = tuple(PALETTE[list(view.runs).index(label)] for label, _ in others[:1])
+    span = _span(beta, still["beta"], frames.get("theory", beta))
     words = view.focus_label
     return Picture(
         id="weights",
         title=f"The coefficients: {words}",
-        spec=finish(alt.layer(*layers).resolve_scale(color="independent", shape="independent")),
+        spec=fill(_stem_spec(hues, path is not None), {"x": [0, d + 1], "y": list(span), "names": names}),
         alt=_stem_words(words, run, theory.data.beta_star),
         data={"still": still},
         frames={"weights": frames},
@@ -216,6 +262,36 @@ def stems(view: View) -> Picture:
         note="Stems: coefficients of the first replicate. "
         + ("Short ticks: the chalk line for each coefficient." if path is not None else ""),
     )
+
+
+@cache
+def _stem_spec(hues: tuple[str, ...], chalked: bool) -> dict[str, Any]:
+    """The spec of the stems: `x`, `y` and `names` are to be filled in."""
+    scale = alt.Scale(domain=alt.ExprRef("y"), nice=False)
+    x = alt.X(
+        "coordinate:Q",
+        title="coordinate",
+        scale=alt.Scale(domain=alt.ExprRef("x"), nice=False),
+        axis=alt.Axis(tickCount=6, format="d"),
+    )
+    y = alt.Y("beta:Q", title="coefficient", scale=scale)
+    moving, marks = alt.Chart(alt.NamedData("weights")), alt.Chart(alt.NamedData("still"))
+    kinds = alt.Scale(domain=alt.ExprRef("names"), range=["$muted", *hues])
+    shapes = alt.Scale(domain=alt.ExprRef("names"), range=["square", "circle"][: 1 + len(hues)])
+    layers = [
+        marks.mark_point(size=46, filled=False, strokeWidth=1.6, clip=True).encode(
+            x,
+            y,
+            alt.Color("run:N", title=None, scale=kinds),
+            alt.Shape("run:N", title=None, scale=shapes, legend=alt.Legend(orient="top", columns=2, labelLimit=300)),
+        ),
+        moving.mark_rule(strokeWidth=2, color=PALETTE[0], clip=True).encode(x, y, alt.Y2(datum=0)),
+        moving.mark_point(filled=True, size=30, color=PALETTE[0], clip=True).encode(x, y),
+    ]
+    if chalked:
+        tick = moving.mark_tick(color="$text", size=9, thickness=2, orient="horizontal", clip=True)
+        layers.append(tick.encode(x, alt.Y("theory:Q", scale=scale)))
+    return finish(alt.layer(*layers).resolve_scale(color="independent", shape="independent"))
 
 
 def _same_problem(other: Run, run: Run) -> bool:
@@ -252,24 +328,7 @@ def plane(view: View) -> Picture:
     beta_1 = np.linspace(0.0, 2.0, 81)
     segment = {"beta_1": beta_1, "beta_2": (2.0 - beta_1) / a, "trace": beta_1 + a * (2.0 - beta_1)}
     theory = chalk(planar, 0)
-    scale_x = alt.Scale(domain=[-0.05, 2.45], nice=False)
-    scale_y = alt.Scale(domain=[-0.05, 2.3 / a], nice=False)
-    x = alt.X("beta_1:Q", title="first coefficient", scale=scale_x)
-    y = alt.Y("beta_2:Q", title="second coefficient", scale=scale_y)
-    hue = alt.Color(
-        "trace:Q",
-        title="half the trace of the Hessian",
-        scale=alt.Scale(scheme="viridis"),
-        legend=alt.Legend(orient="top", titleLimit=300),
-    )
-    base = alt.Chart(alt.NamedData("segment")).mark_circle(size=60).encode(x, y, hue)
     flow = {"beta_1": theory.path[:, 0], "beta_2": theory.path[:, 1], "order": np.arange(len(theory.path))}
-    chalk_line = (
-        alt.Chart(alt.NamedData("flow"))
-        .mark_line(strokeDash=[7, 4], color="$text", strokeWidth=2.2)
-        .encode(x, y, alt.Order("order:Q"))
-    )
-    layers: list[Any] = [base, chalk_line]
     data: dict[str, Any] = {"segment": segment, "flow": flow}
     frames: dict[str, Any] = {}
     words = "The segment of perfect fits; the dashed chalk line is the slow flow along it."
@@ -286,12 +345,6 @@ def plane(view: View) -> Picture:
                 "beta_2": ends[:, :, 1].reshape(-1),
             },
         }
-        layers.append(
-            alt.Chart(alt.NamedData("noise"))
-            .mark_line(color=PALETTE[1], strokeWidth=3, opacity=0.8, clip=True)
-            .encode(x, y)
-        )
-        layers.append(alt.Chart(alt.NamedData("point")).mark_circle(color=PALETTE[0], size=130, clip=True).encode(x, y))
         end = run.trace.finals["beta"].mean(axis=0)
         goal = theory.path[-1]
         words += f" The mean of {run.trace.replicates} runs ends at ({end[0]:.3g}, {end[1]:.3g});"
@@ -299,7 +352,7 @@ def plane(view: View) -> Picture:
     return Picture(
         id="plane",
         title=f"Two weights, one sample (1, {a:g})",
-        spec=finish(alt.layer(*layers)),
+        spec=fill(_plane_spec(run is not None), {"x": [-0.05, 2.45], "y": [-0.05, 2.3 / a]}),
         alt=words,
         data=data,
         frames=frames,
@@ -308,6 +361,30 @@ def plane(view: View) -> Picture:
         note="Orange: the direction and size of the label noise at the present weights, magnified. It always points "
         "off the segment, never along it, and shrinks with the weights.",
     )
+
+
+@cache
+def _plane_spec(simulated: bool) -> dict[str, Any]:
+    """The spec of the plane: `x` and `y` are to be filled in."""
+    x = alt.X("beta_1:Q", title="first coefficient", scale=alt.Scale(domain=alt.ExprRef("x"), nice=False))
+    y = alt.Y("beta_2:Q", title="second coefficient", scale=alt.Scale(domain=alt.ExprRef("y"), nice=False))
+    hue = alt.Color(
+        "trace:Q",
+        title="half the trace of the Hessian",
+        scale=alt.Scale(scheme="viridis"),
+        legend=alt.Legend(orient="top", titleLimit=300),
+    )
+    layers: list[Any] = [
+        alt.Chart(alt.NamedData("segment")).mark_circle(size=60).encode(x, y, hue),
+        alt.Chart(alt.NamedData("flow"))
+        .mark_line(strokeDash=[7, 4], color="$text", strokeWidth=2.2)
+        .encode(x, y, alt.Order("order:Q")),
+    ]
+    if simulated:
+        noise = alt.Chart(alt.NamedData("noise")).mark_line(color=PALETTE[1], strokeWidth=3, opacity=0.8, clip=True)
+        point = alt.Chart(alt.NamedData("point")).mark_circle(color=PALETTE[0], size=130, clip=True)
+        layers += [noise.encode(x, y), point.encode(x, y)]
+    return finish(alt.layer(*layers))
 
 
 def _planar_params() -> LabelNoiseParams:
@@ -348,7 +425,28 @@ def recovery(view: View) -> Picture:
         "decay": np.array([run.prediction.prediction["decay_rate"] for run in runs], dtype=float),
     }
     low, high = min(p.n_train for p in wanted) - 2, max(p.n_train for p in wanted) + 2  # type: ignore[attr-defined]
-    x = alt.X("n:Q", title="training samples n", scale=alt.Scale(domain=[low, high], nice=False))
+    said = "; ".join(
+        f"n = {n:.0f}: {_share(run, 'recovered')}, slow flow {_share(run, 'slow_flow_recovered')}"
+        for n, run in zip(ns, runs, strict=True)
+    )
+    words = f"Share of data sets on which label noise recovers the truth. Threshold n* = {threshold:.1f}."
+    return Picture(
+        id="recovery",
+        title="When is the least norm the truth?",
+        spec=fill(_recovery_spec(), {"x": [low, high], "marks": marks["mark"]}),
+        alt=f"{words} {said or 'Not computed yet'}.",
+        data={"dots": dots, "marks": marks, "slack": slack},
+        needs=wanted,
+        note="Dots: share of data sets recovered, with one standard error. Dashed: the slow flow stopped at the same "
+        "time T on the same data. Green: the decay rate g*, which vanishes at the threshold, so that recovery there "
+        "needs ever longer training.",
+    )
+
+
+@cache
+def _recovery_spec() -> dict[str, Any]:
+    """The spec of the recovery curve: `x` and `marks` are to be filled in."""
+    x = alt.X("n:Q", title="training samples n", scale=alt.Scale(domain=alt.ExprRef("x"), nice=False))
     y = alt.Y("rate:Q", title="share recovered", scale=alt.Scale(domain=[0, 1.02], nice=False))
     table, lines = alt.Chart(alt.NamedData("dots")), alt.Chart(alt.NamedData("marks"))
     simulated, chalked = alt.datum.kind == "simulated", alt.datum.kind == CLAIMED
@@ -357,7 +455,7 @@ def recovery(view: View) -> Picture:
             x,
             alt.StrokeDash(
                 "mark:N",
-                scale=alt.Scale(domain=marks["mark"], range=[[7, 4], [2, 3]]),
+                scale=alt.Scale(domain=alt.ExprRef("marks"), range=[[7, 4], [2, 3]]),
                 legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=0),
             ),
             color=alt.value("$muted"),
@@ -375,23 +473,7 @@ def recovery(view: View) -> Picture:
         scale=alt.Scale(domain=[0, 1], nice=False),
     )
     rate = alt.Chart(alt.NamedData("slack")).mark_line(color=PALETTE[2], strokeDash=[3, 2]).encode(x, right)
-    spec = finish(alt.layer(alt.layer(*layers), rate).resolve_scale(y="independent"))
-    said = "; ".join(
-        f"n = {n:.0f}: {_share(run, 'recovered')}, slow flow {_share(run, 'slow_flow_recovered')}"
-        for n, run in zip(ns, runs, strict=True)
-    )
-    words = f"Share of data sets on which label noise recovers the truth. Threshold n* = {threshold:.1f}."
-    return Picture(
-        id="recovery",
-        title="When is the least norm the truth?",
-        spec=spec,
-        alt=f"{words} {said or 'Not computed yet'}.",
-        data={"dots": dots, "marks": marks, "slack": slack},
-        needs=wanted,
-        note="Dots: share of data sets recovered, with one standard error. Dashed: the slow flow stopped at the same "
-        "time T on the same data. Green: the decay rate g*, which vanishes at the threshold, so that recovery there "
-        "needs ever longer training.",
-    )
+    return finish(alt.layer(alt.layer(*layers), rate).resolve_scale(y="independent"))
 
 
 def _share(run: Run, metric: str) -> str:

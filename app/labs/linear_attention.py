@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import altair as alt
@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.frame.confirmed import Experiment, LaidOver, Points
+from app.frame.formula import Formula
 from app.frame.page import Story
-from app.frame.pictures import HIGH, LOW, PALETTE, Curve, Picture, finish, legend, overlay, x_of
+from app.frame.pictures import HIGH, LOW, PALETTE, Curve, Picture, below, finish, interval_words, legend, overlay, x_of
 from app.frame.runs import View
+from app.frame.specs import fill
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
 from sims.linear_attention.lab import Law, LinearAttentionParams
@@ -76,6 +78,7 @@ numbers instead of $n d$, exactly in law.
 
 LENGTHS = (5, 10, 40, 80, 160)
 _LENGTH_GRID = tuple(int(n) for n in np.unique(np.rint(np.geomspace(2, 400, 33))))
+_LENGTH_NAMES = ("sum", "mean", "retrained", "ridge", "ridge, limit")
 _RIDGE_GRID = (2, 3, 5, 7, 10, 14, 20, 30, 50, 100, 200, 400)
 _LEVELS = 4
 _TEACHERS = {
@@ -181,6 +184,7 @@ def _levels(levels: Sequence[tuple[float, str]], left: float) -> dict[str, Any]:
         "x": np.full(len(levels), left),
         "level": np.array([value for value, _ in levels]),
         "words": np.array([words for _, words in levels], dtype=object),
+        "below": np.array([value < max(inside for inside, _ in levels) for value, _ in levels], dtype=object),
     }
 
 
@@ -198,7 +202,7 @@ def _with_levels(drawn: Picture, levels: Sequence[tuple[float, str]]) -> dict[st
     line = {"type": "rule", "color": "$muted", "strokeDash": [1, 3], "strokeWidth": 1.6}
     words = {"type": "text", "align": "left", "dx": 4, "fontSize": 12, "color": "$muted"}
     close = len(levels) > 1 and abs(levels[0][0] - levels[1][0]) < 0.08 * (domain[1] - domain[0])
-    below = f"datum.level < {max(inside)!r}" if close else "false"
+    lower = "datum.below" if close else "false"
     places = [{**words, "baseline": "bottom", "dy": -2}, {**words, "baseline": "top", "dy": 3}]
     spec["layer"] += [
         {"data": {"name": "levels"}, "mark": line, "encoding": {"y": y}},
@@ -209,7 +213,7 @@ def _with_levels(drawn: Picture, levels: Sequence[tuple[float, str]]) -> dict[st
                 "mark": mark,
                 "encoding": {"y": y, "x": x, "text": {"field": "words", "type": "nominal"}},
             }
-            for mark, test in zip(places, (f"!({below})", below), strict=True)
+            for mark, test in zip(places, (f"!({lower})", lower), strict=True)
         ),
     ]
     return spec
@@ -249,31 +253,17 @@ def matrices(view: View) -> Picture:
         data["optimum"] = {**right, "value": shown.reshape(-1)}
     else:
         data["names"] = {name: values[:1] for name, values in data["names"].items()}
-    x = alt.X("x:Q", title=None, axis=None, scale=alt.Scale(domain=[-0.05 * size, 2.25 * size], nice=False))
-    y = alt.Y("y:Q", title=None, axis=None, scale=alt.Scale(domain=[1.05 * size, -0.3 * size], nice=False))
-    hues = alt.Scale(
-        domain=[-largest, 0, largest],
-        range=[PALETTE[1], "$background", PALETTE[0]],
-        interpolate="rgb",
-        clamp=True,
-    )
-    key = alt.Legend(title="entry", orient="bottom", format="~g", values=[-tick, 0, tick], gradientLength=220)
-    layers = [
-        alt.Chart(alt.NamedData(name))
-        .mark_rect(stroke="$grid", strokeWidth=1)
-        .encode(x, y, alt.X2("x2:Q"), alt.Y2("y2:Q"), alt.Color("value:Q", scale=hues, legend=key))
-        for name in ("matrix", *(("optimum",) if shown is not None else ()))
-    ]
-    names = alt.Chart(alt.NamedData("names")).mark_text(fontSize=13, color="$text").encode(x, y, alt.Text("words:N"))
     error = run.metrics["preconditioner_error"].mean
     near = "" if error is None else f" The distance between them is {100 * error:.2g} % of the size of Q*."
     off = Q[-1][~np.eye(size, dtype=bool)]
     return Picture(
         id="matrix",
         title=f"The layer's matrix: {view.focus_label}",
-        spec={**finish(alt.layer(*layers, names)), "view": {"stroke": None}},
+        spec=fill(_matrix_spec(size, shown is not None), {"hues": [-largest, 0, largest], "entries": [-tick, 0, tick]}),
         alt=f"At the end the diagonal of Q runs from {np.diag(Q[-1]).max():.3g} to {np.diag(Q[-1]).min():.3g}, and the "
-        f"largest entry beside it is {np.abs(off).max(initial=0.0):.2g}.{near}",
+        f"largest entry beside it is {np.abs(off).max(initial=0.0):.2g}.{near}"
+        if np.all(np.isfinite(Q[-1]))
+        else "The training diverged; of Q nothing is left.",
         data=data,
         frames=frames,
         steps=run.trace.frame_step,
@@ -282,6 +272,28 @@ def matrices(view: View) -> Picture:
         + (", all layers added" if _params(run).stacked else "")
         + (". Right: the optimum in the same colours, which end a little above it." if shown is not None else "."),
     )
+
+
+@cache
+def _matrix_spec(size: int, optimum: bool) -> dict[str, Any]:
+    """The spec of one matrix or two: `hues` and `entries` are to be filled in."""
+    x = alt.X("x:Q", title=None, axis=None, scale=alt.Scale(domain=[-0.05 * size, 2.25 * size], nice=False))
+    y = alt.Y("y:Q", title=None, axis=None, scale=alt.Scale(domain=[1.05 * size, -0.3 * size], nice=False))
+    hues = alt.Scale(
+        domain=alt.ExprRef("hues"),
+        range=[PALETTE[1], "$background", PALETTE[0]],
+        interpolate="rgb",
+        clamp=True,
+    )
+    key = alt.Legend(title="entry", orient="bottom", format="~g", values=alt.ExprRef("entries"), gradientLength=220)
+    layers = [
+        alt.Chart(alt.NamedData(name))
+        .mark_rect(stroke="$grid", strokeWidth=1)
+        .encode(x, y, alt.X2("x2:Q"), alt.Y2("y2:Q"), alt.Color("value:Q", scale=hues, legend=key))
+        for name in ("matrix", *(("optimum",) if optimum else ()))
+    ]
+    names = alt.Chart(alt.NamedData("names")).mark_text(fontSize=13, color="$text").encode(x, y, alt.Text("words:N"))
+    return {**finish(alt.layer(*layers, names)), "view": {"stroke": None}}
 
 
 def _cells(size: int, offset: float) -> dict[str, Array]:
@@ -342,31 +354,44 @@ def layer_steps(view: View) -> Picture:
             sentences.append(f"{words}: {pairs}.")
     names = list(view.runs)
     most = max(table["step"])
+    return Picture(
+        id="layer_steps",
+        title="One step for each layer",
+        spec=fill(
+            _layer_step_spec(len(names)),
+            {
+                "x": [0.7, max(table["rank"]) + 0.3],
+                "ranks": sorted(set(table["rank"])),
+                "y": [0, 1.15 * most],
+                "names": names,
+            },
+        ),
+        alt="Steps found, and in brackets predicted, from the smallest to the largest. " + " ".join(sentences),
+        data={"steps": _columns(table), "theory": _columns(chalk)},
+        note="Mean diagonals of the layers' matrices, sorted. Dashed: the steps of the best polynomial.",
+    )
+
+
+@cache
+def _layer_step_spec(count: int) -> dict[str, Any]:
+    """The spec of the layers' steps in so many runs: `x`, `ranks`, `y` and `names` are to be filled in."""
     x = alt.X(
         "rank:Q",
         title="layer, from the smallest step to the largest",
-        scale=alt.Scale(domain=[0.7, max(table["rank"]) + 0.3], nice=False),
-        axis=alt.Axis(values=sorted(set(table["rank"])), format="d", grid=False),
+        scale=alt.Scale(domain=alt.ExprRef("x"), nice=False),
+        axis=alt.Axis(values=alt.ExprRef("ranks"), format="d", grid=False),
     )
-    y = alt.Y("step:Q", title="step of the layer", scale=alt.Scale(domain=[0, 1.15 * most], nice=False))
+    y = alt.Y("step:Q", title="step of the layer", scale=alt.Scale(domain=alt.ExprRef("y"), nice=False))
     hue = alt.Color(
         "run:N",
-        sort=names,
-        scale=alt.Scale(domain=names, range=list(PALETTE[: len(names)])),
+        scale=alt.Scale(domain=alt.ExprRef("names"), range=list(PALETTE[:count])),
         legend=alt.Legend(title=None, orient="top", columns=2),
     )
     layers = [
         alt.Chart(alt.NamedData("theory")).mark_line(**_CHALK).encode(x, y, alt.Detail("run:N")),
         alt.Chart(alt.NamedData("steps")).mark_point(filled=True, size=110, opacity=1).encode(x, y, hue),
     ]
-    return Picture(
-        id="layer_steps",
-        title="One step for each layer",
-        spec=finish(alt.layer(*layers)),
-        alt="Steps found, and in brackets predicted, from the smallest to the largest. " + " ".join(sentences),
-        data={"steps": _columns(table), "theory": _columns(chalk)},
-        note="Mean diagonals of the layers' matrices, sorted. Dashed: the steps of the best polynomial.",
-    )
+    return finish(alt.layer(*layers))
 
 
 def _columns(table: dict[str, list[Any]]) -> dict[str, Any]:
@@ -397,13 +422,34 @@ def double_descent(view: View) -> Picture:
     assert isinstance(best, float)
     names = list(view.runs)
     top = 1.3 * max(table["high"])
+    return Picture(
+        id="double_descent",
+        title="As many prompts as unknowns",
+        spec=fill(
+            _double_descent_spec(tuple(names)), {"x": [1, max(table["n"])], "y": [best / 1.5, top], "names": names}
+        )
+        | {"title": below(interval_words(list(view.runs.values())))},
+        alt=" ".join(sentences) + f" The least loss of the layer is {best:.4g}.",
+        data={
+            "sets": _columns(table),
+            "optimum": {"median": [best]},
+            "peaks": {"n": sorted(set(peaks)), "words": [f"d² = {value:g}" for value in sorted(set(peaks))]},
+        },
+        note="Least squares on prompts that are added one by one. "
+        "Dashed: what infinitely many prompts teach. Dotted: as many prompts as the matrix has entries.",
+    )
+
+
+@cache
+def _double_descent_spec(names: tuple[str, ...]) -> dict[str, Any]:
+    """The spec of the loss over numbers of prompts: `x`, `y` and `names` are to be filled in."""
     x = alt.X(
         "n:Q",
         title="prompts in the training set",
-        scale=alt.Scale(type="log", domain=[1, max(table["n"])], nice=False),
+        scale=alt.Scale(type="log", domain=alt.ExprRef("x"), nice=False),
         axis=alt.Axis(values=[1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000], format="~s", grid=False),
     )
-    scale = alt.Scale(type="log", domain=[best / 1.5, top], nice=False)
+    scale = alt.Scale(type="log", domain=alt.ExprRef("y"), nice=False)
     y = alt.Y(
         "median:Q",
         title="loss L",
@@ -411,7 +457,9 @@ def double_descent(view: View) -> Picture:
         axis=alt.Axis(values=[1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000], format="~g"),
     )
     hue = alt.Color(
-        "run:N", sort=names, scale=alt.Scale(domain=names, range=list(PALETTE[: len(names)])), legend=legend(names)
+        "run:N",
+        scale=alt.Scale(domain=alt.ExprRef("names"), range=list(PALETTE[: len(names)])),
+        legend=legend(names),
     )
     sets = alt.Chart(alt.NamedData("sets"))
     peak = alt.Chart(alt.NamedData("peaks"))
@@ -424,19 +472,7 @@ def double_descent(view: View) -> Picture:
             x, alt.Text("words:N"), y=alt.value(4)
         ),
     ]
-    return Picture(
-        id="double_descent",
-        title="As many prompts as unknowns",
-        spec=finish(alt.layer(*layers)),
-        alt=" ".join(sentences) + f" The least loss of the layer is {best:.4g}.",
-        data={
-            "sets": _columns(table),
-            "optimum": {"median": [best]},
-            "peaks": {"n": sorted(set(peaks)), "words": [f"d² = {value:g}" for value in sorted(set(peaks))]},
-        },
-        note="Least squares on prompts that are added one by one. "
-        "Dashed: what infinitely many prompts teach. Dotted: as many prompts as the matrix has entries.",
-    )
+    return finish(alt.layer(*layers))
 
 
 # -- elsewhere ---------------------------------------------------------------------------------------------------
@@ -465,30 +501,22 @@ def spectrum(view: View) -> Picture:
     chalk = {"lam": lam[order], "q": lam[order] * 0 + floor if best is None else np.diag(best)[:shown][order]}
     inverse = {"lam": lam[order], "q": chalk["q"][-1] * lam[order][-1] / lam[order]}
     top = 1.6 * max(float(np.nanmax(diagonal)), float(chalk["q"].max()))
-    x = alt.X(
-        "lam:Q",
-        title="variance of the covariate",
-        scale=alt.Scale(type="log", domain=[lam.min() / 1.4, lam.max() * 1.4], nice=False),
-        axis=_axis(lam.min() / 1.4, lam.max() * 1.4, grid=False),
+    said = ", ".join(
+        f"{a:g}: {f'{q:.3g}' if np.isfinite(q) else 'lost, the training diverged'}"
+        for a, q in zip(lam, diagonal[-1], strict=True)
     )
-    y = alt.Y(
-        "q:Q",
-        title="entry on the diagonal of Q",
-        scale=alt.Scale(type="log", domain=[floor, top], nice=False),
-        axis=_axis(floor, top),
-    )
-    layers = [
-        alt.Chart(alt.NamedData("inverse"))
-        .mark_line(strokeDash=[1, 3], color="$muted", strokeWidth=1.6, clip=True)
-        .encode(x, y),
-        alt.Chart(alt.NamedData("chalk")).mark_line(**_CHALK).encode(x, y),
-        alt.Chart(alt.NamedData("trained")).mark_point(filled=True, size=100, opacity=1, color=PALETTE[0]).encode(x, y),
-    ]
-    said = ", ".join(f"{a:g}: {q:.3g}" for a, q in zip(lam, diagonal[-1], strict=True))
     return Picture(
         id="spectrum",
         title=f"Small variances get large steps: {view.focus_label}",
-        spec=finish(alt.layer(*layers)),
+        spec=fill(
+            _spectrum_spec(),
+            {
+                "x": [lam.min() / 1.4, lam.max() * 1.4],
+                "x_ticks": _ticks(lam.min() / 1.4, lam.max() * 1.4),
+                "y": [floor, top],
+                "y_ticks": _ticks(floor, top),
+            },
+        ),
         alt=f"Diagonal of Q at the end, by variance of the covariate: {said}.",
         data={"chalk": chalk, "inverse": inverse},
         frames=frames,
@@ -498,12 +526,37 @@ def spectrum(view: View) -> Picture:
     )
 
 
-def _axis(low: float, high: float, grid: bool = True) -> alt.Axis:
+@cache
+def _spectrum_spec() -> dict[str, Any]:
+    """The spec of the diagonal: `x`, `y` and their ticks are to be filled in."""
+    x = alt.X(
+        "lam:Q",
+        title="variance of the covariate",
+        scale=alt.Scale(type="log", domain=alt.ExprRef("x"), nice=False),
+        axis=alt.Axis(values=alt.ExprRef("x_ticks"), format="~g", grid=False),
+    )
+    y = alt.Y(
+        "q:Q",
+        title="entry on the diagonal of Q",
+        scale=alt.Scale(type="log", domain=alt.ExprRef("y"), nice=False),
+        axis=alt.Axis(values=alt.ExprRef("y_ticks"), format="~g"),
+    )
+    layers = [
+        alt.Chart(alt.NamedData("inverse"))
+        .mark_line(strokeDash=[1, 3], color="$muted", strokeWidth=1.6, clip=True)
+        .encode(x, y),
+        alt.Chart(alt.NamedData("chalk")).mark_line(**_CHALK).encode(x, y),
+        alt.Chart(alt.NamedData("trained")).mark_point(filled=True, size=100, opacity=1, color=PALETTE[0]).encode(x, y),
+    ]
+    return finish(alt.layer(*layers))
+
+
+def _ticks(low: float, high: float) -> list[float]:
     """Ticks at 1, 2 and 5 of every decade of a log axis, or at its powers of ten where these are many."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     digits = (1, 2, 5) if high < 1e3 * low else (1,)
     values = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
-    return alt.Axis(values=[value for value in values if low <= value <= high], format="~g", grid=grid)
+    return [value for value in values if low <= value <= high]
 
 
 def lengths(view: View) -> Picture:
@@ -517,9 +570,7 @@ def lengths(view: View) -> Picture:
     again = [_shifted(law._replace(n=n), n, "sum") for n in _LENGTH_GRID]
     ridge = [_ridge(law._replace(n=n)) for n in _RIDGE_GRID]
     equivalent = [_equivalent(law._replace(n=n)) for n in _LENGTH_GRID]
-    names = [*once, "retrained", "ridge", "ridge, limit"]
-    hues = [PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3], "$muted"]
-    dashes = [[7, 4], [7, 4], [7, 4], [1, 0], [1, 3]]
+    names = _LENGTH_NAMES
     rows: list[tuple[float, float, str]] = []
     for words, values in (*once.items(), (names[2], again), (names[4], equivalent)):
         rows += [(float(n), value, words) for n, value in zip(_LENGTH_GRID, values, strict=True)]
@@ -532,16 +583,43 @@ def lengths(view: View) -> Picture:
     measured = [_measured(run) for run in runs]
     measured = [one for one in measured if one is not None]
     least = min(value for _, value, _ in rows)
+    top = 40.0 * law.noise_var + 12.0 * max(again)
+    bottom = max(least / 1.3, 1e-4 * top)
+    at = _LENGTH_GRID[-1]
+    ends = "; ".join(f"{words} {values[-1]:.3g}" for words, values in (*once.items(), ("retrained there", again)))
+    dots = " ".join(f"Measured with {kind} at {n:g}: {value:.3g}." for n, value, kind in measured)
+    return Picture(
+        id="lengths",
+        title="Longer prompts than trained",
+        spec=fill(_length_spec(), {"y": [bottom, top], "y_ticks": _ticks(bottom, top)}),
+        alt=f"Loss with {at} examples, trained with {law.n}: {ends}; ridge regression {ridge[-1][0]:.3g}. {dots}",
+        data={
+            "curves": _columns({name: [row[i] for row in rows] for i, name in enumerate(("n", "loss", "kind"))}),
+            "band": {name: [row[i] for row in band] for i, name in enumerate(("n", "low", "high"))},
+            "measured": _columns({name: [one[i] for one in measured] for i, name in enumerate(("n", "loss", "kind"))}),
+            "trained": {"n": [float(law.n)], "words": [f"trained on {law.n}"]},
+        },
+        needs=wanted,
+        note="Dashed: the layer trained once, whether it sums or averages, and retrained at each length; closed forms. "
+        "Solid: ridge regression by draws, within two standard errors; dotted its limit of large sizes. Points: layers "
+        "of this page, tested on fresh prompts.",
+    )
+
+
+@cache
+def _length_spec() -> dict[str, Any]:
+    """The spec of the losses at other lengths: `y` and `y_ticks` are to be filled in."""
+    names = list(_LENGTH_NAMES)
+    hues = [PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3], "$muted"]
+    dashes = [[7, 4], [7, 4], [7, 4], [1, 0], [1, 3]]
     x = alt.X(
         "n:Q",
         title="examples in the prompt",
         scale=alt.Scale(type="log", domain=[_LENGTH_GRID[0], _LENGTH_GRID[-1]], nice=False),
         axis=alt.Axis(values=[2, 5, 10, 20, 50, 100, 200, 400], format="~g", grid=False),
     )
-    top = 40.0 * law.noise_var + 12.0 * max(again)
-    bottom = max(least / 1.3, 1e-4 * top)
-    scale = alt.Scale(type="log", domain=[bottom, top], nice=False)
-    y = alt.Y("loss:Q", title="loss L", scale=scale, axis=_axis(bottom, top))
+    scale = alt.Scale(type="log", domain=alt.ExprRef("y"), nice=False)
+    y = alt.Y("loss:Q", title="loss L", scale=scale, axis=alt.Axis(values=alt.ExprRef("y_ticks"), format="~g"))
     key = alt.Legend(title=None, orient="top", columns=2, labelLimit=240, symbolType="stroke", symbolSize=500)
     hue = alt.Color("kind:N", sort=names, scale=alt.Scale(domain=names, range=hues), legend=key)
     dash = alt.StrokeDash("kind:N", sort=names, scale=alt.Scale(domain=names, range=dashes), legend=key)
@@ -557,25 +635,7 @@ def lengths(view: View) -> Picture:
             x, alt.Text("words:N"), y=alt.value(alt.expr("height - 4"))
         ),
     ]
-    at = _LENGTH_GRID[-1]
-    ends = "; ".join(f"{words} {values[-1]:.3g}" for words, values in (*once.items(), ("retrained there", again)))
-    dots = " ".join(f"Measured with {kind} at {n:g}: {value:.3g}." for n, value, kind in measured)
-    return Picture(
-        id="lengths",
-        title="Longer prompts than trained",
-        spec=finish(alt.layer(*layers)),
-        alt=f"Loss with {at} examples, trained with {law.n}: {ends}; ridge regression {ridge[-1][0]:.3g}. {dots}",
-        data={
-            "curves": _columns({name: [row[i] for row in rows] for i, name in enumerate(("n", "loss", "kind"))}),
-            "band": {name: [row[i] for row in band] for i, name in enumerate(("n", "low", "high"))},
-            "measured": _columns({name: [one[i] for one in measured] for i, name in enumerate(("n", "loss", "kind"))}),
-            "trained": {"n": [float(law.n)], "words": [f"trained on {law.n}"]},
-        },
-        needs=wanted,
-        note="Dashed: the layer trained once, whether it sums or averages, and retrained at each length; closed forms. "
-        "Solid: ridge regression by draws, within two standard errors; dotted its limit of large sizes. Points: layers "
-        "of this page, tested on fresh prompts.",
-    )
+    return finish(alt.layer(*layers))
 
 
 def length_runs(focus: LinearAttentionParams) -> list[Params]:
@@ -661,13 +721,30 @@ def steps(view: View) -> Picture:
     names = [*_TEACHERS.values(), "linear, other covariates"]
     present = [name for name in names if name in table["teacher"]]
     reach = 1.15 * max([*table["predicted"], *table["high"], 0.01])
-    scale = alt.Scale(domain=[-0.06 * reach, reach], nice=False)
+    columns = zip(table["teacher"], table["n"], table["learned"], table["predicted"], strict=True)
+    said = "; ".join(f"{name}, n = {n:g}: {learned:.3g} ({predicted:.3g})" for name, n, learned, predicted in columns)
+    return Picture(
+        id="steps",
+        title="Whatever the question, one step",
+        spec=fill(_step_spec(tuple(names), tuple(present)), {"reach": [-0.06 * reach, reach]}),
+        alt=f"Steps learned, and in brackets predicted. {said or 'The theory gives none for this run; 0 are drawn.'}",
+        data={"learned": _columns(table), "diagonal": {"predicted": [0.0, reach], "learned": [0.0, reach]}},
+        needs=wanted,
+        note="A point for each teacher and length of prompt, trained on fresh prompts; the bar is two standard errors "
+        "either way. Dashed: learned as predicted.",
+    )
+
+
+@cache
+def _step_spec(names: tuple[str, ...], present: tuple[str, ...]) -> dict[str, Any]:
+    """The spec of learned against predicted steps: `reach` is to be filled in."""
+    scale = alt.Scale(domain=alt.ExprRef("reach"), nice=False)
     x = alt.X("predicted:Q", title="step predicted", scale=scale, axis=alt.Axis(format="~g", tickCount=6, grid=False))
     y = alt.Y("learned:Q", title="step learned", scale=scale, axis=alt.Axis(format="~g", tickCount=6))
     shapes = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "stroke"]
-    hues = alt.Scale(domain=names, range=[*PALETTE, "$text"])
-    marks = alt.Scale(domain=names, range=shapes)
-    key = alt.Legend(title=None, orient="top", columns=4, labelLimit=220, values=present, symbolSize=90)
+    hues = alt.Scale(domain=list(names), range=[*PALETTE, "$text"])
+    marks = alt.Scale(domain=list(names), range=shapes)
+    key = alt.Legend(title=None, orient="top", columns=4, labelLimit=220, values=list(present), symbolSize=90)
     points = alt.Chart(alt.NamedData("learned"))
     layers = [
         alt.Chart(alt.NamedData("diagonal")).mark_line(**_CHALK).encode(x, y),
@@ -675,22 +752,11 @@ def steps(view: View) -> Picture:
         points.mark_point(filled=False, size=90, strokeWidth=2.2).encode(
             x,
             y,
-            alt.Color("teacher:N", sort=names, scale=hues, legend=key),
-            alt.Shape("teacher:N", sort=names, scale=marks, legend=key),
+            alt.Color("teacher:N", sort=list(names), scale=hues, legend=key),
+            alt.Shape("teacher:N", sort=list(names), scale=marks, legend=key),
         ),
     ]
-    columns = zip(table["teacher"], table["n"], table["learned"], table["predicted"], strict=True)
-    said = "; ".join(f"{name}, n = {n:g}: {learned:.3g} ({predicted:.3g})" for name, n, learned, predicted in columns)
-    return Picture(
-        id="steps",
-        title="Whatever the question, one step",
-        spec=finish(alt.layer(*layers)),
-        alt=f"Steps learned, and in brackets predicted. {said or 'The theory gives none for this run; 0 are drawn.'}",
-        data={"learned": _columns(table), "diagonal": {"predicted": [0.0, reach], "learned": [0.0, reach]}},
-        needs=wanted,
-        note="A point for each teacher and length of prompt, trained on fresh prompts; the bar is two standard errors "
-        "either way. Dashed: learned as predicted.",
-    )
+    return finish(alt.layer(*layers))
 
 
 def teacher_runs() -> list[Params]:
@@ -705,7 +771,82 @@ def teacher_runs() -> list[Params]:
     ]
 
 
-STORY = Story(why=WHY, label=label, metric="loss", x="log_step")
+# -- formulas ----------------------------------------------------------------------------------------------------
+
+
+def _is_solved(params: LinearAttentionParams) -> bool:
+    """Whether the optimum is that of one layer, linear labels and tasks without a mean."""
+    return params.teacher == "linear" and params.prior_mean == 0 and not params.stacked
+
+
+def _is_plain(params: LinearAttentionParams) -> bool:
+    """Whether all variances are 1, so that one step size is all there is."""
+    return _is_solved(params) and set(params.law.spectrum) == {1.0} and len(set(params.law.task)) == 1
+
+
+def _kurtosis(run: Run) -> dict[str, float]:
+    from theory.linear_attention import kurtosis_of
+
+    params = _params(run)
+    return {"k4": kurtosis_of(params.covariates, params.degrees_of_freedom)}
+
+
+def _moments(run: Run) -> dict[str, float]:
+    from theory.linear_attention import teacher_moments
+
+    moments = teacher_moments(_params(run).teacher, _params(run).dim)
+    return {"a": moments.A1, "K": moments.K}
+
+
+def _signals(run: Run) -> dict[str, float]:
+    """The largest and the smallest product of variances, and what the sum over all of them comes to."""
+    law = _params(run).law
+    m, n = np.array(law.spectrum) * np.array(law.task), law.n
+    v = float(np.sum(m)) + law.noise_var
+    return {"v": v, "sum": float(np.sum(m * (m + v) / ((n + 1) * m + v)))}
+
+
+FORMULAS = (
+    Formula(
+        says="The best layer is one step of gradient descent, of this size.",
+        left=r"\eta^*",
+        right=r"\frac{1}{<context_length> + <dim> + 1 + <noise_var>/<task_var>}",
+        value=lambda n: 1.0 / (n["context_length"] + n["dim"] + 1.0 + n["noise_var"] / n["task_var"]),
+        predicts="optimal_step_size",
+        when=lambda params: _is_plain(params) and params.covariates == "gaussian",
+    ),
+    Formula(
+        says="The best step, with covariates of another kurtosis k.",
+        left=r"\eta^*",
+        right=r"\frac{1}{<context_length> + <dim> + <k4> - 2 + <noise_var>/<task_var>}",
+        value=lambda n: 1.0 / (n["context_length"] + n["dim"] + n["k4"] - 2.0 + n["noise_var"] / n["task_var"]),
+        predicts="optimal_step_size",
+        numbers=_kurtosis,
+        symbols={"k4": "k"},
+        when=lambda params: _is_plain(params) and params.covariates != "gaussian",
+    ),
+    Formula(
+        says="Of the question that the labels answer only two numbers matter for the step.",
+        left=r"\eta^*",
+        right=r"\frac{<a>}{<K> + (<context_length> - 1) <*> <a> + <noise_var> <*> <dim>}",
+        value=lambda n: n["a"] / (n["K"] + (n["context_length"] - 1.0) * n["a"] + n["noise_var"] * n["dim"]),
+        predicts="optimal_step_size",
+        numbers=_moments,
+        symbols={"a": "a", "K": "K"},
+        when=lambda params: params.teacher != "linear" and not params.stacked and params.covariates == "gaussian",
+    ),
+    Formula(
+        says="The least loss of one layer: noise, and what it cannot know of each direction, of variance m.",
+        left="L^*",
+        right=r"<noise_var> + \sum_{i=1}^{<dim>} \frac{m_i (m_i + v)}{(<context_length> + 1) m_i + v}",
+        value=lambda n: n["noise_var"] + n["sum"],
+        predicts="optimal_loss",
+        numbers=_signals,
+        when=lambda params: _is_solved(params) and params.covariates == "gaussian",
+    ),
+)
+
+STORY = Story(why=WHY, label=label, metric="loss", x="log_step", formulas=FORMULAS)
 
 
 def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:

@@ -8,17 +8,19 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
+from app.frame.domain_formulas import block_formulas
 from app.frame.domains import class_domain_plane
+from app.frame.formula import Formula
 from app.frame.meters import meters
 from app.frame.page import Story
-from app.frame.pictures import PALETTE, Picture, finish, overlay
+from app.frame.pictures import Picture, finish, hues, overlay, point_legend, shapes
 from app.frame.runs import View
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
 from sims.linear_transfer.lab import LinearTransferParams
 from sims.linear_transfer.prediction import gain_of, model_of
 from theory import domains as theory
-from theory.linear_transfer import enough_nodes
+from theory.linear_transfer import enough_nodes, visibility
 
 Array = NDArray[np.float64]
 
@@ -65,6 +67,7 @@ through it, any mixture may be kept, and there is no answer to give.
 GRID = 9
 COUNTS = (10, 100)
 _GROUPS = {"class": "class contrasts", "domain": "domain contrasts", "interaction": "interactions"}
+_GROUP_DASHES = ([7, 4], [12, 3], [2, 3])  # of theory, group by group
 _TARGET, _DOMAIN = "target", "domain classifier"
 
 
@@ -76,7 +79,68 @@ def label(params: Params) -> str:
     return many + sampled + (", SGD" if params.training == "sgd" else "")
 
 
-STORY = Story(why=WHY, label=label, metric="target_accuracy")
+def _fits(params: LinearTransferParams) -> bool:
+    return params.head == "least_squares"
+
+
+def _of_walk(run: Run) -> dict[str, float]:
+    """The eigenvalues of classes and interactions that the features keep, 0 for what they drop."""
+    found = theory.kept(model_of(_params(run)), _params(run).n_features)
+    values = {"cls": found.value(theory.CLASS), "int": found.value(theory.INTERACTION)}
+    return {**values, "domains": _params(run).domains}
+
+
+def _averages_whole(params: LinearTransferParams) -> bool:
+    """Whether averaged features have one gain: classes and interactions are each kept or dropped as a whole."""
+    if params.head != "averaging" or gain_of(params).value is None:
+        return False
+    found = theory.kept(model_of(params), params.n_features)
+    return all(found.whole(group) for group in (theory.CLASS, theory.INTERACTION))
+
+
+def _of_noise(run: Run) -> dict[str, float]:
+    """The number of nodes, and the mean weight of a pair."""
+    params = _params(run)
+    return {"nodes": params.nodes, "p": model_of(params).total / (params.classes * params.domains)}
+
+
+FORMULAS = (
+    *block_formulas(model_of, fitted=_fits),
+    Formula(
+        says="The gain of averaged features: each step of the walk damps interactions more than class contrasts, if "
+        "these have the larger eigenvalue.",
+        left=r"\mathrm{gain}",
+        right=r"\frac{<cls>^{<walk_steps>} - <int>^{<walk_steps>}}"
+        r"{<cls>^{<walk_steps>} + (<domains>-1) <*> <int>^{<walk_steps>}}",
+        value=lambda n: (
+            (n["cls"] ** n["walk_steps"] - n["int"] ** n["walk_steps"])
+            / (n["cls"] ** n["walk_steps"] + (n["domains"] - 1) * n["int"] ** n["walk_steps"])
+        ),
+        predicts="gain",
+        numbers=_of_walk,
+        symbols={"cls": r"\lambda_{\mathrm{cls}}", "int": r"\lambda_{\mathrm{int}}"},
+        when=_averages_whole,
+    ),
+    Formula(
+        says="How far the links that matter stand out of the noise of sampling, p being the mean weight of a pair: a "
+        "rule of thumb. Around 0.2 the source's head begins to be right on the target.",
+        left=r"\frac{\text{signal}}{\text{noise}}",
+        right=r"\frac{<nodes_per_block> <*> <domains> <*> |<across_domains> - <across_both>|}"
+        r"{2 \sqrt{<nodes> <*> <p> <*> (1 - <p>)}}",
+        value=lambda n: (
+            n["nodes_per_block"]
+            * n["domains"]
+            * abs(n["across_domains"] - n["across_both"])
+            / (2.0 * np.sqrt(n["nodes"] * n["p"] * (1.0 - n["p"])))
+        ),
+        predicts=lambda run: visibility(model_of(_params(run)), _params(run).nodes_per_block),
+        numbers=_of_noise,
+        symbols={"nodes": "N", "p": "p"},
+        when=lambda params: params.graph == "random" and 0.0 < model_of(params).total < params.classes * params.domains,
+    ),
+)
+
+STORY = Story(why=WHY, label=label, metric="target_accuracy", formulas=FORMULAS)
 
 
 def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:
@@ -144,7 +208,8 @@ def nodes(view: View) -> Picture:
 
 def accuracies(view: View) -> Picture:
     """Accuracy on the target, on the source, and of a linear classifier of domains, and the target's contrast."""
-    gains = [mean for run in view.runs.values() if (mean := run.metrics["gain"].mean) is not None]
+    measured = [run.metrics["gain"] for run in view.runs.values()]
+    ends = [one.mean + sign * (one.se or 0.0) for one in measured if one.mean is not None for sign in (-1.0, 1.0)]
     return meters(
         view,
         {
@@ -157,7 +222,7 @@ def accuracies(view: View) -> Picture:
         title="Accuracy, and how much contrast is left",
         note="Bars: accuracy on the target, on the source, and of a linear classifier of domains, whose full bar says "
         "that domains are not alike; last, the class contrast on the target over that on the source. Ticks: theory.",
-        domain=(min(0.0, *gains, 0.0), max(1.0, *gains, 1.0)),
+        domain=(min(0.0, *ends), max(1.0, *ends)) if ends else (0.0, 1.0),
     )
 
 
@@ -249,24 +314,21 @@ def eigenvalues(view: View) -> Picture:
     values = np.concatenate([chalk["value"], found["value"]])
     low, high = float(np.min(values)), float(np.max(values))
     pad = 0.08 * max(high - low, 1e-3)
-    scale = alt.Scale(domain=[low - pad, min(high + pad, 1.05)], nice=False)
+    scale = alt.Scale(domain=[low - 2.5 * pad, min(high + pad, 1.05)], nice=False)
     y = alt.Y("value:Q", title="eigenvalue", scale=scale, axis=alt.Axis(format="~g", tickCount=6))
     order = list(_GROUPS.values())
-    hue = alt.Color(
-        "group:N",
-        sort=order,
-        scale=alt.Scale(domain=order, range=list(PALETTE[:3])),
-        legend=alt.Legend(title=None, orient="top", columns=2, labelLimit=300, symbolOpacity=1, symbolSize=90),
-    )
+    hue = alt.Color("group:N", sort=order, scale=hues(order), legend=point_legend(order))
+    shape = alt.Shape("group:N", sort=order, scale=shapes(order), legend=point_legend(order))
+    dashes = alt.Scale(domain=order, range=_GROUP_DASHES)
+    dash = alt.StrokeDash("group:N", sort=order, scale=dashes, legend=point_legend(order))
     marks, tables = _marks(params, x, top)
     layers = [
         *marks,
-        alt.Chart(alt.NamedData("chalk")).mark_line(strokeDash=[7, 4], strokeWidth=2.2, clip=True).encode(x, y, hue),
+        alt.Chart(alt.NamedData("chalk")).mark_line(strokeWidth=2.2, clip=True).encode(x, y, hue, dash),
     ]
     if shown:
-        layers.append(
-            alt.Chart(alt.NamedData("found")).mark_point(filled=True, size=60, opacity=1, clip=True).encode(x, y, hue)
-        )
+        points = alt.Chart(alt.NamedData("found")).mark_point(filled=True, size=60, opacity=1, clip=True)
+        layers.append(points.encode(x, y, hue, shape))
     model = model_of(params)
     here = ", ".join(f"{name} {model.eigenvalues[group]:.4g}" for group, name in _GROUPS.items())
     return Picture(
@@ -313,21 +375,11 @@ def transition(view: View) -> Picture:
     y = alt.Y(
         "value:Q",
         title="accuracy",
-        scale=alt.Scale(domain=[-0.05, 1.08], nice=False),
+        scale=alt.Scale(domain=[-0.16, 1.08], nice=False),
         axis=alt.Axis(values=[0, 0.5, 1], format="~g"),
     )
-    hue = alt.Color(
-        "kind:N",
-        sort=kinds,
-        scale=alt.Scale(domain=kinds, range=[PALETTE[i] for i in range(len(kinds))]),
-        legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=300, symbolOpacity=1, symbolSize=90),
-    )
-    shape = alt.Shape(
-        "kind:N",
-        sort=kinds,
-        scale=alt.Scale(domain=kinds, range=["circle"] * (len(kinds) - 1) + ["square"]),
-        legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=300, symbolOpacity=1, symbolSize=90),
-    )
+    hue = alt.Color("kind:N", sort=kinds, scale=hues(kinds), legend=point_legend(kinds))
+    shape = alt.Shape("kind:N", sort=kinds, scale=shapes(kinds), legend=point_legend(kinds))
     marks, tables = _marks(params, x, top)
     base = alt.Chart(alt.NamedData("found"))
     layers = [
@@ -422,13 +474,11 @@ def powers(view: View) -> Picture:
         axis=alt.Axis(tickMinStep=1, format="d", grid=False),
     )
     y = alt.Y("value:Q", title="class contrast, target over source", scale=scale, axis=alt.Axis(format="~g"))
-    legend = alt.Legend(title=None, orient="top", columns=3, labelLimit=300, symbolOpacity=1, symbolSize=90)
-    hues = alt.Scale(domain=names, range=[PALETTE[i % len(PALETTE)] for i in range(len(names))])
+    hue = alt.Color("run:N", sort=names, scale=hues(names), legend=point_legend(names))
+    shape = alt.Shape("run:N", sort=names, scale=shapes(names), legend=point_legend(names))
     layers = [
         alt.Chart(alt.NamedData("chalk")).mark_line(strokeDash=[7, 4], strokeWidth=2.2, color="$text").encode(x, y),
-        alt.Chart(alt.NamedData("runs"))
-        .mark_point(filled=True, size=90, opacity=1)
-        .encode(x, y, alt.Color("run:N", sort=names, scale=hues, legend=legend)),
+        alt.Chart(alt.NamedData("runs")).mark_point(filled=True, size=90, opacity=1).encode(x, y, hue, shape),
     ]
     said = "; ".join(f"{name}: {value:.3g}" for name, _, value in rows)
     return Picture(

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import altair as alt
 import numpy as np
 
+from app.frame.formula import Formula, Numbers
 from app.frame.page import Story
-from app.frame.pictures import Curve, Picture, finish, hues, joined, overlay, point_legend
+from app.frame.pictures import Curve, Picture, finish, hues, joined, overlay, point_legend, rounds, shapes
 from app.frame.runs import View
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
 from sims.projection_head.lab import KINDS, ProjectionHeadParams
-from sims.projection_head.prediction import downstream, final_gram
-from theory.projection_head import half_time, layer_weights
+from sims.projection_head.prediction import (
+    balanced,
+    bottleneck,
+    downstream,
+    final_gram,
+    half_times,
+    kinds_of,
+    not_converged,
+)
+from theory.projection_head import effective_ridge, half_time, imbalance_decay, layer_weights
 
 WHY = r"""
 **The model.** Feature $j$ is a random sign $e_j$ of size $\varphi_j$, and a view adds noise of size $\nu_j$. Across the
@@ -54,7 +64,200 @@ def label(params: Params) -> str:
     return f"{params.layers} layers, {_INIT[params.init]} start {params.init_scale:g}{decay}"
 
 
-STORY = Story(why=WHY, label=label, metric="loss")
+def _at(params: ProjectionHeadParams) -> int:
+    """The kind of the feature that is the task's label, from 0: the one that the formulas speak of."""
+    return params.relevant - 1
+
+
+def _feature(run: Run) -> Numbers:
+    """Its size and noise; the outputs of the head."""
+    params, at = _params(run), _at(_params(run))
+    return {"strengths": params.phi[at], "noises": params.nu[at], "outputs": params.outputs}
+
+
+def _gram(run: Run) -> float:
+    """Its squared weight after the head in the end, by the lab's theory."""
+    return final_gram(_params(run))[_at(_params(run))]
+
+
+def _ends_at_minimum(params: ProjectionHeadParams) -> bool:
+    return params.weight_decay == 0.0 and bottleneck(params) is None
+
+
+def _waits(params: ProjectionHeadParams) -> bool:
+    """Balanced layers without decay, of a feature that starts far below its end."""
+    end = final_gram(params)[_at(params)] if params.weight_decay == 0.0 else 0.0
+    return balanced(params) and params.init_scale**2 < 0.1 * np.sqrt(end)
+
+
+def _lives(params: ProjectionHeadParams) -> bool:
+    """Whether weight decay lets the feature grow."""
+    return params.weight_decay > 0.0 and bottleneck(params) is None and final_gram(params)[_at(params)] > 0.0
+
+
+def _is_unequal(params: ProjectionHeadParams) -> bool:
+    """A known imbalance that training keeps."""
+    kept = params.training == "descent" and params.weight_decay == 0.0
+    return kept and params.layers > 1 and params.init == "aligned" and params.head_ratio != 1.0
+
+
+def _has_task(params: ProjectionHeadParams) -> bool:
+    many = params.features > params.n_labelled and params.weight_decay == 0.0
+    return many and bottleneck(params) is None and not_converged(params) is None
+
+
+def _kept(run: Run) -> Numbers:
+    """The outputs of the head, and the squared alignments that it holds."""
+    params = _params(run)
+    p, q = kinds_of(params)
+    every = np.repeat((p / q) ** 2, params.counts)
+    return {"outputs": params.outputs, "sum": float(np.sum(np.sort(every)[::-1][: params.outputs]))}
+
+
+def _of_probe(before: int) -> Callable[[Run], Numbers]:
+    """How much of the label the probe on that many layers before the output learns, and of everything together."""
+
+    def numbers(run: Run) -> Numbers:
+        params = _params(run)
+        weight = layer_weights(np.array(final_gram(params)), params.layers)[params.layers - before]
+        power = np.repeat((weight * np.array(params.phi)) ** 2, params.counts)
+        learned = power / (power + effective_ridge(power, params.n_labelled, params.ridge))
+        own = learned[int(sum(params.counts[: _at(params)]))]
+        return {"learned": float(own), "all": float(np.sum(learned**2))}
+
+    return numbers
+
+
+_SIZES = {"strengths": r"\phi", "noises": r"\nu", "outputs": "k"}
+_SHARE = r"\frac{<strengths>}{<strengths>^2 + <noises>^2}"
+_PROBES = {"learned": "L_i", "all": r"\textstyle\sum_j L_j^2"}
+_ERROR = r"\frac{(1 - <learned>)^2}{1 - <all>/<n_labelled>}"
+
+
+def _share(n: Numbers) -> float:
+    return n["strengths"] / (n["strengths"] ** 2 + n["noises"] ** 2)
+
+
+def _error(n: Numbers) -> float:
+    return (1.0 - n["learned"]) ** 2 / (1.0 - n["all"] / n["n_labelled"])
+
+
+FORMULAS = (
+    Formula(
+        says="The weight of the relevant feature after the head, in the end: the noise of views counts more than "
+        "strength.",
+        left=r"g_L",
+        right=_SHARE,
+        value=_share,
+        predicts=lambda run: float(np.sqrt(_gram(run))),
+        numbers=_feature,
+        symbols=_SIZES,
+        when=_ends_at_minimum,
+    ),
+    Formula(
+        says="Its weight before the head: each of the layers has taken an equal share of the log-gain.",
+        left=r"g_{L-1}",
+        right=rf"\left({_SHARE}\right)^{{(<layers>-1)/<layers>}}",
+        value=lambda n: _share(n) ** ((n["layers"] - 1.0) / n["layers"]),
+        predicts=lambda run: float(_gram(run) ** ((_params(run).layers - 1.0) / (2.0 * _params(run).layers))),
+        numbers=_feature,
+        symbols=_SIZES,
+        when=lambda params: _ends_at_minimum(params) and params.layers > 1,
+    ),
+    Formula(
+        says="When the relevant feature is half grown, in time of gradient flow: strength decides, and a small start "
+        "costs dearly.",
+        left="t_{1/2}",
+        right=r"\frac{1}{8 <*> <strengths>^2 <*> <init_scale>^2}",
+        value=lambda n: 1.0 / (8.0 * n["strengths"] ** 2 * n["init_scale"] ** 2),
+        predicts=lambda run: half_times(_params(run))[_at(_params(run))],
+        relation=r"\approx",
+        numbers=_feature,
+        symbols=_SIZES,
+        when=lambda params: params.layers == 2 and _waits(params),
+        tolerance=0.1,
+    ),
+    Formula(
+        says="When the relevant feature is half grown, in time of gradient flow: of a single layer even a small start "
+        "grows at once.",
+        left="t_{1/2}",
+        right=r"\frac{1}{8 <*> <strengths>^2} <*> "
+        r"\ln\left(\left(\frac{<strengths>}{(<strengths>^2 + <noises>^2) <*> <init_scale>}\right)^2 - 1\right)",
+        value=lambda n: float(np.log((_share(n) / n["init_scale"]) ** 2 - 1.0)) / (8.0 * n["strengths"] ** 2),
+        predicts=lambda run: half_times(_params(run))[_at(_params(run))],
+        numbers=_feature,
+        symbols=_SIZES,
+        when=lambda params: params.layers == 1 and _waits(params),
+    ),
+    Formula(
+        says="The least loss: the squared alignments of the features that the outputs of the head can hold.",
+        left=r"L_{\min}",
+        right=r"-\sum_{j=1}^{<outputs>} \frac{\phi_j^4}{(\phi_j^2+\nu_j^2)^2}",
+        value=lambda n: -n["sum"],
+        predicts="min_loss",
+        numbers=_kept,
+        symbols=_SIZES,
+    ),
+    Formula(
+        says="Where weight decay ends: with m, the squared weight of the relevant feature after the head, the pull of "
+        "the loss equals it.",
+        left=r"\lambda",
+        right=r"4 <*> \left(<strengths>^2 - (<strengths>^2+<noises>^2)^2 <*> <m>\right) <*> <m>^{1-1/<layers>}",
+        value=lambda n: (
+            4.0
+            * (n["strengths"] ** 2 - (n["strengths"] ** 2 + n["noises"] ** 2) ** 2 * n["m"])
+            * n["m"] ** (1.0 - 1.0 / n["layers"])
+        ),
+        predicts=lambda run: _params(run).weight_decay,
+        numbers=lambda run: {**_feature(run), "m": _gram(run)},
+        symbols={**_SIZES, "m": "m"},
+        when=_lives,
+        tolerance=1e-6,
+    ),
+    Formula(
+        says="What weight decay leaves of the imbalance of the layers: its share at the end of training.",
+        left=r"\frac{\mathrm{imbalance}(t)}{\mathrm{imbalance}(0)}",
+        right=r"e^{-2 <*> <weight_decay> <*> <learning_rate> <*> <steps>}",
+        value=lambda n: float(np.exp(-2.0 * n["weight_decay"] * n["learning_rate"] * n["steps"])),
+        predicts=lambda run: float(imbalance_decay(_params(run).weight_decay, np.array([_params(run).time]))[0]),
+        symbols={"steps": "K"},
+        when=lambda params: params.weight_decay > 0.0 and params.training == "descent" and params.layers > 1,
+    ),
+    Formula(
+        says="The imbalance of the layers, which gradient flow keeps.",
+        left=r"\|W_2^\top W_2 - W_1 W_1^\top\|",
+        right=r"\sqrt{<features>} <*> <init_scale>^2 <*> \left|<head_ratio>^2 - 1\right|",
+        value=lambda n: np.sqrt(n["features"]) * n["init_scale"] ** 2 * abs(n["head_ratio"] ** 2 - 1.0),
+        predicts="imbalance",
+        numbers=lambda run: {"features": _params(run).features},
+        symbols={"features": "d", "head_ratio": r"\rho"},
+        when=_is_unequal,
+    ),
+    Formula(
+        says="The test error of a probe before the head; L is the share that few labels teach of each feature.",
+        left=r"\mathrm{MSE}_{L-1}",
+        right=_ERROR,
+        value=_error,
+        predicts="mse_pre",
+        relation=r"\approx",
+        numbers=_of_probe(1),
+        symbols=_PROBES,
+        when=_has_task,
+    ),
+    Formula(
+        says="The same after the head, whose weights are further apart.",
+        left=r"\mathrm{MSE}_L",
+        right=_ERROR,
+        value=_error,
+        predicts="mse_post",
+        relation=r"\approx",
+        numbers=_of_probe(0),
+        symbols=_PROBES,
+        when=_has_task,
+    ),
+)
+
+STORY = Story(why=WHY, label=label, metric="loss", x_axes=("time",), formulas=FORMULAS)
 
 
 def boundary(base: Params, x: Axis, y: Axis | None) -> list[ChalkLine] | None:
@@ -148,15 +351,17 @@ def weights(view: View) -> Picture:
         "value:Q",
         title="weight of a feature",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
-        axis=alt.Axis(format="~g", tickCount=6),
+        axis=alt.Axis(format="~g", values=rounds(low, high)),
     )
-    hue = alt.Color("kind:N", sort=names, scale=hues(names), legend=point_legend([*names, ""]))
+    told = point_legend([*names, ""])
+    hue = alt.Color("kind:N", sort=names, scale=hues(names), legend=told)
+    shape = alt.Shape("kind:N", sort=names, scale=shapes(names), legend=told)
     now = alt.Chart(alt.NamedData("now"))
     chalk = alt.Chart(alt.NamedData("theory")).mark_line(strokeDash=[7, 4], strokeWidth=2.2, color="$text", clip=True)
     layers: list[Any] = [
         chalk.encode(x, y, alt.Detail("kind:N")),
         now.mark_line(strokeWidth=1.8, clip=True).encode(x, y, hue),
-        now.mark_point(filled=True, size=80, opacity=1, clip=True).encode(x, y, hue),
+        now.mark_point(filled=True, size=80, opacity=1, clip=True).encode(x, y, hue, shape),
     ]
     said = "; ".join(
         f"{name}: before the head {end[-2, i]:.3g}, after it {end[-1, i]:.3g}"
@@ -204,6 +409,7 @@ def errors(view: View) -> Picture:
     top = max([1.0, *(float(np.max(one["high"])) for one in dots)])
     y = alt.Y("value:Q", title="test error", scale=alt.Scale(domain=[0, 1.05 * top], nice=False))
     hue = alt.Color("run:N", sort=names, scale=hues(names), legend=point_legend(names))
+    shape = alt.Shape("run:N", sort=names, scale=shapes(names), legend=point_legend(names))
     points = alt.Chart(alt.NamedData("dots"))
     chalk = alt.Chart(alt.NamedData("theory")).mark_line(strokeDash=[7, 4], strokeWidth=2.2, color="$text")
     empty = {"run": names[0], "depth": np.zeros(0), "value": np.zeros(0), "low": np.zeros(0), "high": np.zeros(0)}
@@ -214,7 +420,7 @@ def errors(view: View) -> Picture:
             alt.layer(
                 chalk.encode(x, y, alt.Detail("run:N")),
                 points.mark_rule(strokeWidth=2).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), hue),
-                points.mark_point(filled=True, size=90, opacity=1).encode(x, y, hue),
+                points.mark_point(filled=True, size=90, opacity=1).encode(x, y, hue, shape),
             )
         ),
         alt=" ".join(said),

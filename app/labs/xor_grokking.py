@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import altair as alt
@@ -14,9 +14,11 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from app.frame.confirmed import Experiment, LaidOver, Points
+from app.frame.formula import Formula
 from app.frame.page import Story
 from app.frame.pictures import CLAIMED, PALETTE, UNCLAIMED, Curve, Picture, finish, overlay, several
 from app.frame.runs import View
+from app.frame.specs import fill
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
 from sims.xor_grokking.lab import CLUSTERS, MAP_EXTENT, MAP_POINTS, XorGrokkingParams, recorded_steps
@@ -206,6 +208,27 @@ def neurons(view: View) -> Picture:
             "words": np.array([f"largest projection {value:.2g}" for value in largest], dtype=object),
         },
     }
+    claimed = _is_theorem(view)
+    cross = {"x": [-1.0, 1.0, 0.0, 0.0], "y": [0.0, 0.0, -1.0, 1.0], "arm": ["+", "+", "−", "−"]}
+    first, last = _along_own(weights[0], sign), _along_own(weights[-1], sign)
+    return Picture(
+        id="neurons",
+        title=f"The neurons: {view.focus_label}",
+        spec=_neuron_spec(claimed),
+        alt=f"{100 * first:.0f} % of the neurons point rather at a mean of their own sign than at one of the other "
+        f"sign at the start, {100 * last:.0f} % at the end. The largest projection grows from {largest[0]:.2g} to "
+        f"{largest[-1]:.2g}.",
+        data={"cross": cross},
+        frames=frames,
+        steps=run.trace.frame_step,
+        note="Neurons of the first replicate, each frame scaled by its largest projection. Dashed: the cross that "
+        "theory predicts, neurons of positive output along μ₁, of negative output along μ₂"
+        + ("." if claimed else "; grey, because the theorem assumes what does not hold here."),
+    )
+
+
+@cache
+def _neuron_spec(claimed: bool) -> dict[str, Any]:
     reach = 1.12
     scale = alt.Scale(domain=[-reach, reach], nice=False)
     axis = alt.Axis(values=[-1, 0, 1], grid=False)
@@ -213,8 +236,6 @@ def neurons(view: View) -> Picture:
     y = alt.Y("y:Q", title="projection on μ₂, of the largest", scale=scale, axis=axis)
     names = ["output +", "output −"]
     legend = alt.Legend(title=None, orient="top", symbolSize=110, symbolFillColor=None)
-    claimed = _is_theorem(view)
-    cross = {"x": [-1.0, 1.0, 0.0, 0.0], "y": [0.0, 0.0, -1.0, 1.0], "arm": ["+", "+", "−", "−"]}
     layers = [
         alt.Chart(alt.NamedData("cross"))
         .mark_line(strokeWidth=2.2, **_chalk(claimed))
@@ -231,21 +252,7 @@ def neurons(view: View) -> Picture:
         .mark_text(align="right", baseline="top", fontSize=12, color="$muted")
         .encode(x=alt.value(alt.expr("width - 4")), y=alt.value(4), text="words:N"),
     ]
-    first, last = _along_own(weights[0], sign), _along_own(weights[-1], sign)
-    return Picture(
-        id="neurons",
-        title=f"The neurons: {view.focus_label}",
-        spec=finish(alt.layer(*layers)),
-        alt=f"{100 * first:.0f} % of the neurons point rather at a mean of their own sign than at one of the other "
-        f"sign at the start, {100 * last:.0f} % at the end. The largest projection grows from {largest[0]:.2g} to "
-        f"{largest[-1]:.2g}.",
-        data={"cross": cross},
-        frames=frames,
-        steps=run.trace.frame_step,
-        note="Neurons of the first replicate, each frame scaled by its largest projection. Dashed: the cross that "
-        "theory predicts, neurons of positive output along μ₁, of negative output along μ₂"
-        + ("." if claimed else "; grey, because the theorem assumes what does not hold here."),
-    )
+    return finish(alt.layer(*layers))
 
 
 def _is_theorem(view: View) -> bool:
@@ -287,12 +294,6 @@ def decision_map(view: View) -> Picture:
         }
     }
     edge = MAP_EXTENT + half
-    scale = alt.Scale(domain=[-edge, edge], nice=False)
-    axis = alt.Axis(values=[-2, -1, 0, 1, 2], grid=False)
-    x = alt.X("x:Q", title="along μ₁, in units of μ", scale=scale, axis=axis)
-    y = alt.Y("y:Q", title="along μ₂, in units of μ", scale=scale, axis=axis)
-    hues = alt.Scale(domain=[-1, 0, 1], range=[PALETTE[1], "$background", PALETTE[0]], interpolate="rgb")
-    legend = alt.Legend(title="output, of the largest", orient="top", titleLimit=300, values=[-1, 0, 1])
     boundary = {"x": [-edge, edge, -edge, edge], "y": [-edge, edge, edge, -edge], "arm": ["up", "up", "down", "down"]}
     means = {
         "x": [1.0, -1.0, 0.0, 0.0],
@@ -300,6 +301,29 @@ def decision_map(view: View) -> Picture:
         "mean": list(_SHOWN.values()),
         "sign": ["+", "+", "−", "−"],
     }
+    at_means = zip(_SHOWN.values(), _nearest_means(grid), strict=True)
+    said = ", ".join(f"{name} {scaled[-1][cell]:+.2f}" for name, cell in at_means)
+    return Picture(
+        id="decision_map",
+        title=f"What it says in the plane of the means: {view.focus_label}",
+        spec=_map_spec(edge),
+        alt=f"The mean output near the four means at the end, of the largest one: {said}. The labels are +, +, −, −.",
+        data={"boundary": boundary, "means": means},
+        frames=frames,
+        steps=run.trace.frame_step,
+        note="Mean output over the noise of all other dimensions, first replicate, each frame scaled by its largest "
+        "value; after one step a half-plane, later four lobes. Dashed: the boundary of XOR.",
+    )
+
+
+@cache
+def _map_spec(edge: float) -> dict[str, Any]:
+    scale = alt.Scale(domain=[-edge, edge], nice=False)
+    axis = alt.Axis(values=[-2, -1, 0, 1, 2], grid=False)
+    x = alt.X("x:Q", title="along μ₁, in units of μ", scale=scale, axis=axis)
+    y = alt.Y("y:Q", title="along μ₂, in units of μ", scale=scale, axis=axis)
+    hues = alt.Scale(domain=[-1, 0, 1], range=[PALETTE[1], "$background", PALETTE[0]], interpolate="rgb")
+    legend = alt.Legend(title="output, of the largest", orient="top", titleLimit=300, values=[-1, 0, 1])
     points = alt.Chart(alt.NamedData("means"))
     layers = [
         alt.Chart(alt.NamedData("map"))
@@ -313,19 +337,7 @@ def decision_map(view: View) -> Picture:
         ),
         points.mark_text(dx=9, dy=-9, align="left", fontSize=13, color="$text").encode(x, y, alt.Text("mean:N")),
     ]
-    at_means = zip(_SHOWN.values(), _nearest_means(grid), strict=True)
-    said = ", ".join(f"{name} {scaled[-1][cell]:+.2f}" for name, cell in at_means)
-    return Picture(
-        id="decision_map",
-        title=f"What it says in the plane of the means: {view.focus_label}",
-        spec=finish(alt.layer(*layers)),
-        alt=f"The mean output near the four means at the end, of the largest one: {said}. The labels are +, +, −, −.",
-        data={"boundary": boundary, "means": means},
-        frames=frames,
-        steps=run.trace.frame_step,
-        note="Mean output over the noise of all other dimensions, first replicate, each frame scaled by its largest "
-        "value; after one step a half-plane, later four lobes. Dashed: the boundary of XOR.",
-    )
+    return finish(alt.layer(*layers))
 
 
 def _nearest_means(grid: Array) -> list[tuple[int, int]]:
@@ -354,10 +366,27 @@ def clusters(view: View) -> Picture:
     }
     claimed = bool(run.prediction.claimed("clusters_right")[-1])
     rule = {"margin": [-reach, 0.0, 0.0, reach], "accuracy": [0.0, 0.0, 1.0, 1.0], "order": [0, 1, 2, 3]}
+    wrong = int(np.sum(ends <= 0.5))
+    agree = int(np.sum((ends > 0.5) == (margins > 0)))
+    return Picture(
+        id="clusters",
+        title="Which clusters are lost?",
+        spec=fill(_cluster_spec(claimed), {"x": [-reach, reach]}),
+        alt=f"{wrong} of {ends.size} clusters in {len(counts)} replicates end mostly wrong; the counting rule is right "
+        f"about {agree} of {ends.size}.",
+        data={"clusters": table, "rule": rule},
+        note="A point for each cluster of each replicate. Dashed: the counting rule, wrong left of 0 and right beyond"
+        + ("." if claimed else "; grey, because it is not claimed here."),
+    )
+
+
+@cache
+def _cluster_spec(claimed: bool) -> dict[str, Any]:
+    """The spec of the clusters: `x` is to be filled in."""
     x = alt.X(
         "margin:Q",
         title="margin by the counting rule, of all samples",
-        scale=alt.Scale(domain=[-reach, reach], nice=False),
+        scale=alt.Scale(domain=alt.ExprRef("x"), nice=False),
         axis=alt.Axis(format="~g"),
     )
     y = alt.Y("accuracy:Q", title="late accuracy of the cluster", scale=alt.Scale(domain=[-0.05, 1.05], nice=False))
@@ -378,18 +407,7 @@ def clusters(view: View) -> Picture:
             alt.Shape("cluster:N", sort=names, scale=shapes, legend=legend),
         ),
     ]
-    wrong = int(np.sum(ends <= 0.5))
-    agree = int(np.sum((ends > 0.5) == (margins > 0)))
-    return Picture(
-        id="clusters",
-        title="Which clusters are lost?",
-        spec=finish(alt.layer(*layers)),
-        alt=f"{wrong} of {ends.size} clusters in {len(counts)} replicates end mostly wrong; the counting rule is right "
-        f"about {agree} of {ends.size}.",
-        data={"clusters": table, "rule": rule},
-        note="A point for each cluster of each replicate. Dashed: the counting rule, wrong left of 0 and right beyond"
-        + ("." if claimed else "; grey, because it is not claimed here."),
-    )
+    return finish(alt.layer(*layers))
 
 
 # -- the phase diagram -------------------------------------------------------------------------------------------
@@ -413,6 +431,36 @@ def phases(view: View) -> Picture:
     theorem = {"n": edge, "signal": np.clip(edge**0.51, *_SIGNALS), "end": np.full(len(edge), _SIGNALS[1])}
     here = {"signal": [float(np.clip(own.signal, *_SIGNALS))], "n": [float(np.clip(own.n_train, *_SIZES))]}
     corner = {"signal": [_SIGNALS[1] / 1.05], "n": [27.0], "words": ["the theorem's region"]}
+    present = tuple(name for name in (*_ZONES, *_REST) if name in set(zones["zone"]))
+    said = "; ".join(
+        f"{params.n_train} samples, signal {params.signal:g}: {_percent(run.metrics['late_test_accuracy'].mean)} %"
+        for params, run in cells
+    )
+    return Picture(
+        id="phases",
+        title="When is memorising harmless?",
+        spec=_phase_spec(present),
+        alt=f"Late test accuracy grows with the signal and with the number of samples. Simulated: "
+        f"{said or 'not computed yet'}. This run: signal {own.signal:g}, {own.n_train} samples.",
+        data={
+            "zones": zones,
+            "contours": contours,
+            "named": _contour_names(contours),
+            "theorem": theorem,
+            "cells": table,
+            "corner": corner,
+            "here": here,
+        },
+        needs=wanted,
+        note=f"Phase diagram at n μ²/p = {PHASE_RATIO:g} with 10 % of the labels flipped; numbers are simulated late "
+        f"test accuracies in percent, lines those of the fitted table. Shaded: μ² ≥ n^0.51 √p, the theorem's condition "
+        f"with its unknown constant set to 1. It asks for p ≥ n²μ² besides, which nothing on this diagram meets: what "
+        f"is proved lies far beyond what works. Diamond: this run, at n μ²/p = {_ratio(own):.2g}.",
+    )
+
+
+@cache
+def _phase_spec(present: tuple[str, ...]) -> dict[str, Any]:
     x = alt.X(
         "signal:Q",
         title="signal μ²/√p",
@@ -425,8 +473,7 @@ def phases(view: View) -> Picture:
         scale=alt.Scale(type="log", domain=list(_SIZES), nice=False),
         axis=alt.Axis(values=[20, 50, 100, 200, 500, 1000], format="~g", grid=False),
     )
-    present = [name for name in (*_ZONES, *_REST) if name in set(zones["zone"])]
-    hues = alt.Scale(domain=present, range=[(_ZONES | _REST)[name] for name in present])
+    hues = alt.Scale(domain=list(present), range=[(_ZONES | _REST)[name] for name in present])
     legend = alt.Legend(title=None, orient="top", symbolOpacity=0.5, labelLimit=300)
     dashes = alt.Scale(domain=[CLAIMED, UNCLAIMED], range=[[7, 4], [3, 4]])
     inks = alt.Scale(domain=[CLAIMED, UNCLAIMED], range=["$text", "$muted"])
@@ -435,9 +482,7 @@ def phases(view: View) -> Picture:
     layers = [
         alt.Chart(alt.NamedData("zones"))
         .mark_rect(opacity=0.3, strokeWidth=0)
-        .encode(
-            x, y, alt.X2("signal2:Q"), alt.Y2("n2:Q"), alt.Color("zone:N", sort=present, scale=hues, legend=legend)
-        ),
+        .encode(x, y, alt.X2("signal2:Q"), alt.Y2("n2:Q"), alt.Color("zone:N", scale=hues, legend=legend)),
         alt.Chart(alt.NamedData("theorem"))
         .mark_area(orient="horizontal", color="$text", opacity=0.2, line={"color": "$text", "strokeWidth": 1.4})
         .encode(x, alt.X2("end:Q"), y),
@@ -461,32 +506,7 @@ def phases(view: View) -> Picture:
         .mark_point(shape="diamond", filled=False, size=260, strokeWidth=2.6, color="$text")
         .encode(x, y),
     ]
-    chart = alt.layer(*layers).resolve_scale(stroke="independent")
-    said = "; ".join(
-        f"{params.n_train} samples, signal {params.signal:g}: {_percent(run.metrics['late_test_accuracy'].mean)} %"
-        for params, run in cells
-    )
-    return Picture(
-        id="phases",
-        title="When is memorising harmless?",
-        spec=finish(chart),
-        alt=f"Late test accuracy grows with the signal and with the number of samples. Simulated: "
-        f"{said or 'not computed yet'}. This run: signal {own.signal:g}, {own.n_train} samples.",
-        data={
-            "zones": zones,
-            "contours": contours,
-            "named": _contour_names(contours),
-            "theorem": theorem,
-            "cells": table,
-            "corner": corner,
-            "here": here,
-        },
-        needs=wanted,
-        note=f"Phase diagram at n μ²/p = {PHASE_RATIO:g} with 10 % of the labels flipped; numbers are simulated late "
-        f"test accuracies in percent, lines those of the fitted table. Shaded: μ² ≥ n^0.51 √p, the theorem's condition "
-        f"with its unknown constant set to 1. It asks for p ≥ n²μ² besides, which nothing on this diagram meets: what "
-        f"is proved lies far beyond what works. Diamond: this run, at n μ²/p = {_ratio(own):.2g}.",
-    )
+    return finish(alt.layer(*layers).resolve_scale(stroke="independent"))
 
 
 def phase_runs() -> Sequence[Params]:
@@ -671,11 +691,76 @@ def _race_row(dim: int) -> dict[str, str]:
     }
 
 
+# -- formulas ----------------------------------------------------------------------------------------------------
+
+
+def _offsets(run: Run) -> dict[str, float]:
+    """The linear classifier of the first step against the two means, first replicate."""
+    b1, b2 = run.trace.finals["linear_offsets"][0]
+    return {"b_1": float(b1), "b_2": float(b2)}
+
+
+def _half_of_xor(n: Mapping[str, float]) -> float:
+    from scipy.special import ndtr
+
+    return float(np.mean(ndtr([n["b_1"], -n["b_1"], -n["b_2"], n["b_2"]])))
+
+
+def _means(run: Run) -> dict[str, float]:
+    params = run.params
+    assert isinstance(params, XorGrokkingParams)
+    return {"mu": params.mu, "flipped": params.label_noise}
+
+
+def _plateau(n: Mapping[str, float]) -> float:
+    aligned = n["mu"] * (1.0 - n["flipped"]) * n["n_train"] / 8.0
+    memory = n["dim"] * n["n_train"] * (3.0 * (1.0 - n["flipped"]) + 4.0 * n["flipped"]) / 8.0
+    return float(aligned / np.sqrt(memory + aligned**2))
+
+
+def _regime(run: Run) -> float:
+    assert isinstance(run.params, XorGrokkingParams)
+    return _ratio(run.params)
+
+
+FORMULAS = (
+    Formula(
+        says="After one step: what the linear classifier wins on one cloud it loses on its mirror image.",
+        left=r"\Pr(\mathrm{right})",
+        right=r"\frac{\Phi(<b_1>) + \Phi(-<b_1>) + \Phi(-<b_2>) + \Phi(<b_2>)}{4}",
+        value=_half_of_xor,
+        predicts="step_one_test_accuracy",
+        numbers=_offsets,
+        symbols={"b_1": "b_1", "b_2": "b_2"},
+    ),
+    Formula(
+        says="Late in training most of a neuron is memory: its angle to its own mean stays this small.",
+        left=r"|\cos(w_j, \mu)|",
+        right=r"\frac{<mu> <*> (1-<flipped>) <*> <n_train>/8}{\sqrt{<dim> <*> <n_train> <*> "
+        r"(3(1-<flipped>)+4 <*> <flipped>)/8 + <mu>^2 <*> (1-<flipped>)^2 <*> <n_train>^2/64}}",
+        value=_plateau,
+        predicts="alignment_plateau",
+        relation=r"\to",
+        numbers=_means,
+        symbols={"mu": r"\mu", "flipped": r"\eta"},
+        when=lambda params: params.label_sampler == "stratified",
+    ),
+    Formula(
+        says="How far the points are from being orthogonal: well below 1 the memory of one is no trouble to another.",
+        left=r"\frac{n\mu^2}{p}",
+        right=r"\frac{<n_train> <*> <signal>}{\sqrt{<dim>}}",
+        value=lambda n: n["n_train"] * n["signal"] / n["dim"] ** 0.5,
+        predicts=_regime,
+        symbols={"signal": r"(\mu^2/\sqrt{p})"},
+    ),
+)
+
 STORY = Story(
     why=WHY,
     label=label,
     metric="test_accuracy",
     x="log_step",
+    formulas=FORMULAS,
     experiment=race,
     details={EACH_CLUSTER: "Each cluster on its own"},
 )

@@ -108,10 +108,16 @@ def show(lab: Lab, params: Params, *, x: str, present: bool) -> None:
     if alarm:
         st.error(escape(alarm), icon=":material/notification_important:")
     if pool is not None:
-        metric = lab_module(lab.id).STORY.metric  # type: ignore[attr-defined]
+        metric = told_series(lab, _prediction(family_key(lab, params), lab, params))
         drawn = _drawn(f"{family_key(lab, params)} {pool.trace.sha256} {x} {metric}", pool, x, metric)
         player([drawn.for_player()], steps=None, step_label="step", key=f"ensemble/{lab.id}", present=present)
         st.caption(f"{drawn.note} {bits(pool)}")
+
+
+def told_series(lab: Lab, prediction: Prediction) -> str:
+    """The recorded series that has a chalk line here: the lab's own, else the first one; without any, the lab's own."""
+    own: str = lab_module(lab.id).STORY.metric  # type: ignore[attr-defined]
+    return next((name for name in (own, *lab.series) if prediction.prediction.get(name) is not None), own)
 
 
 def bits(pool: Pool) -> str:

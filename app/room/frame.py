@@ -38,6 +38,7 @@ def run(page: Any, pages: Pages, room_page: Any) -> None:
         st.warning(escape(notice), icon=":material/meeting_room:")
     hidden = room is not None and question.hides(room.question, lab_id)
     kept_from = room is not None and part is not None and not part.leads and not (room.controls or me.is_detached())
+    st.session_state["hiding"] = hidden
     st.session_state["bare"] = hidden or kept_from or (part is not None and part.role == "screen")
     if part is not None and room is not None:
         _bar(part, room, lab_id, pages, room_page)
@@ -205,7 +206,8 @@ def _bar(part: Part, room: Room, lab_id: str, pages: Pages, room_page: Any) -> N
                 st.rerun()
             if part.role == "student":
                 house().seen(part.code, part.token)
-            if _signature(now, part) != drawn:
+            pressed = st.session_state.get("room") != part or "room/take" in st.session_state
+            if pressed or _signature(now, part) != drawn:
                 st.rerun()
             _told(part, now)
 
@@ -231,9 +233,11 @@ def _told(part: Part, room: Room) -> None:
         elif asked.kind == "choice":
             st.markdown("\n".join(f"- {escape(choice)}" for choice in asked.choices))
         if not asked.revealed:
-            guesses = len(house().guesses(room.code, asked.number))
-            st.caption(f"{guesses} of {house().here(room.code)} have guessed.")
-    if room.ensemble and room.lab and not question.hides(asked, room.lab):
+            guesses, here = len(house().guesses(room.code, asked.number)), house().here(room.code)
+            of = f" of {here}" if guesses <= here else ""  # who has guessed may have left
+            st.caption(f"{guesses}{of} have guessed.")
+    taken = part.role == "screen" and asked is not None and asked.lab == room.lab  # the question has the screen
+    if room.ensemble and room.lab and not (taken or question.hides(asked, room.lab)):
         _ensemble(part, room)
 
 
@@ -251,7 +255,7 @@ def _status(part: Part, room: Room) -> None:
             _button("Follow", ":material/sync:", lambda: me.detach(False))
         else:
             st.markdown(":green-badge[following the teacher]" if room.lab else ":gray-badge[waiting]", width="content")
-            if part.role == "student":
+            if part.role == "student" and room.lab:
                 _button("Detach", ":material/sync_disabled:", me.detach)
         if part.role == "student":
             _button("Leave", ":material/logout:", me.leave)
@@ -262,10 +266,8 @@ def _take_once() -> None:
 
 
 def _button(words: str, icon: str, act: Any) -> None:
-    """A button whose press concerns the whole page."""
-    if st.button(words, icon=icon, key=f"room/{words}", type="tertiary"):
-        act()
-        st.rerun()
+    """A button whose press concerns the whole page; it counts also where something else has changed meanwhile."""
+    st.button(words, icon=icon, key=f"room/{words}", type="tertiary", on_click=act)
 
 
 def _ensemble(part: Part, room: Room) -> None:

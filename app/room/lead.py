@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import streamlit as st
 
 from sims.engine import BadInput, get_lab
 
-from ..frame.activities import activities
-from ..frame.page import lab_module
+from ..frame.activities import Choices, activities
 from ..frame.words import escape
 from .me import Part, house
 from .store import LONGEST_CHOICE, LONGEST_QUESTION, MOST_CHOICES, Hidden, Question, Room
@@ -58,15 +57,19 @@ def _questions(part: Part, room: Room, lab_id: str) -> None:
         st.button("Put the question away", icon=":material/close:", on_click=lambda: house().put_away(part.code))
         return
     with st.popover("Ask the class", icon=":material/quiz:", key="ask"):
-        _prepared(part, lab_id)
-        _own(part, lab_id)
+        offered = [question for one in activities().get(lab_id, ()) for question in one.questions if question.question]
+        if not offered:
+            _own(part, lab_id)
+            return
+        prepared, own = st.tabs(["Of the activities", "Your own"])
+        with prepared:
+            _prepared(part, lab_id, offered)
+        with own:
+            _own(part, lab_id)
 
 
-def _prepared(part: Part, lab_id: str) -> None:
+def _prepared(part: Part, lab_id: str, offered: Sequence[Choices]) -> None:
     """A question of an activity, with its answers to choose from."""
-    offered = [question for one in activities().get(lab_id, ()) for question in one.questions if question.question]
-    if not offered:
-        return
     st.selectbox(
         "A question of the activities", offered, format_func=lambda one: _short(one.question), key="ask/prepared"
     )
@@ -78,8 +81,7 @@ def _prepared(part: Part, lab_id: str) -> None:
         hides = st.session_state["ask/prepared-hides"]
         _ask(part, Question(_short(chosen.question, LONGEST_QUESTION), lab_id, "choice", choices, chosen.right, hides))
 
-    st.button("Ask this", key="ask/this", icon=":material/send:", on_click=ask)
-    st.divider()
+    st.button("Ask this", key="ask/this", icon=":material/send:", type="primary", on_click=ask)
 
 
 def _own(part: Part, lab_id: str) -> None:
@@ -95,9 +97,11 @@ def _own(part: Part, lab_id: str) -> None:
             key="ask/choices",
             placeholder="it rises\n* it falls",
         )
-    own = lab_module(lab_id).STORY.metric  # type: ignore[attr-defined]
-    series, widget = [own, *(name for name in lab.series if name != own)], f"ask/metric/{lab_id}"
-    st.selectbox("The picture", series, format_func=lambda name: lab.series[name].label, key=widget)
+    words, widget = (
+        {"": "the lab's own", **{name: one.label for name, one in lab.series.items()}},
+        f"ask/metric/{lab_id}",
+    )
+    st.selectbox("The picture", list(words), format_func=words.__getitem__, key=widget)
     _hide("ask/hides")
 
     def ask() -> None:

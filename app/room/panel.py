@@ -35,17 +35,25 @@ def room_page(pages: Mapping[str, Any], url_path: str) -> None:
     found = me.mine()
     if found is None:
         st.title("A room for your class")
+        _trouble()
         _open_or_join()
         return
     part, room = found
     st.title(f"Room {room.code}", anchor=False)
+    if part.role == "screen":
+        st.markdown("Scan this, or type the address. As soon as the teacher opens a lab, it is shown here.")
+        _way_in(room, base_url(url_path), width=420)
+        return
     if not part.leads:
         st.markdown("You are in. As soon as the teacher opens a lab, it is shown here.")
         return
     _trouble()
+    for problem in teachers()[1]:
+        st.warning(escape(problem))
     left, right = st.columns([2, 3], gap="large")
     with left:
         _way_in(room, base_url(url_path))
+        _warn_of_a_local_address(base_url(url_path))
     with right:
         _start(room, pages)
         _live(part)
@@ -105,13 +113,16 @@ def _join(code: str) -> None:
     st.rerun()
 
 
-def _way_in(room: Room, base: str) -> None:
+def _way_in(room: Room, base: str, width: int = 280) -> None:
     """The code, and the address in the form in which this browser reached the server, to type and to scan."""
     link = join_link(base, room.code)
     code = qr_code(link)
     if code is not None:
-        st.image(code, width=280, alt=f"The way into room {room.code} as a QR code")
+        st.image(code, width=width, alt=f"The way into room {room.code} as a QR code")
     st.code(link, language=None, wrap_lines=True)
+
+
+def _warn_of_a_local_address(base: str) -> None:
     if urlsplit(base).hostname in LOCAL:
         st.warning(
             "Only this machine can open this address. Serve with `make run HOST=0.0.0.0`, and open the panel under "
@@ -158,9 +169,7 @@ def _start(room: Room, pages: Mapping[str, Any]) -> None:
 
 def _trouble() -> None:
     if house().trouble:
-        st.warning(escape(house().trouble))
-    for problem in teachers()[1]:
-        st.warning(escape(problem))
+        st.warning(escape(house().trouble), icon=":material/database_off:")
 
 
 # -- the panel ---------------------------------------------------------------------------------------------------------

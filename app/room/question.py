@@ -15,11 +15,11 @@ from sims.engine import BadInput
 from sims.engine.params import format_value
 
 from ..frame import look
-from ..frame.page import lab_module
 from ..frame.pictures import Picture, every_run, overlay, x_axis, x_of
 from ..frame.player import player
 from ..frame.runs import View
 from ..frame.words import escape
+from . import ensemble
 from .me import Part, house
 from .store import Guess, Question, Room
 
@@ -87,9 +87,9 @@ def commit(part: Part, question: Question, guess: Guess) -> None:
 
 
 def metric_of(question: Question, view: View) -> str:
-    """The series whose picture is shown."""
-    own: str = lab_module(view.lab.id).STORY.metric  # type: ignore[attr-defined]
-    return question.metric if question.metric in view.lab.series else own
+    """The series whose picture is shown: the one that was asked for, else one that has a chalk line."""
+    asked = question.metric in view.lab.series
+    return question.metric if asked else ensemble.told_series(view.lab, view.focus.prediction)
 
 
 def question_picture(view: View, question: Question) -> Picture:
@@ -229,8 +229,13 @@ def histogram_of(off: NDArray[np.float64], log: bool) -> Picture:
     tall = {"type": "quantitative", "title": "guesses", "scale": {"domain": [0, max(1, int(counts.max()))]}}
     bars = {
         "data": {"name": "bars"},
-        "mark": {"type": "bar", "color": "$run4", "binSpacing": 1},
-        "encoding": {"x": {**place, "field": "low"}, "x2": {"field": "high"}, "y": {**tall, "field": "count"}},
+        "mark": {"type": "bar", "color": "$run4", "binSpacing": 1, "orient": "vertical"},
+        "encoding": {
+            "x": {**place, "field": "low"},
+            "x2": {"field": "high"},
+            "y": {**tall, "field": "count"},
+            "y2": {"datum": 0},
+        },
     }
     bars["encoding"]["y"]["axis"] = {"tickMinStep": 1}
     rule = {

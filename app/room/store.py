@@ -29,6 +29,7 @@ from sims.engine.store import why_not
 
 EXPIRES_SECONDS = 12 * 3600.0
 HERE_SECONDS = 10.0  # a tab that has not polled for so long is not counted as here
+LOCKED_SECONDS = 2.0  # for so long a page waits for another program that holds the file
 LETTERS = "BCDFGHJKLMNPQRSTVWXZ"  # a code has no vowels, and so makes no words
 CODE_LENGTH = 4
 MOST_ROOMS = 100
@@ -160,10 +161,11 @@ class Rooms:
 
     def __init__(self, path: Path | None, now: Callable[[], float] = time.time):
         self.path = path
-        self.trouble = ""  # why rooms would not outlive this process; empty where they do
+        self.trouble = ""  # what a teacher must know of the file: damaged, or not to be written; else empty
         self._now = now
         self._lock = threading.RLock()
         self._seen: dict[tuple[str, str], float] = {}
+        self._is_kept = path is not None  # whether rooms outlive this process
         self._connection = self._open()
 
     # -- a room's life ---------------------------------------------------------------------------------------------
@@ -191,14 +193,12 @@ class Rooms:
 
     def room(self, code: str) -> Room:
         """The room of that code. Raises NoRoom."""
-        with self._lock:
-            return self._read(self._connection, code)
+        return self._use(lambda database: self._read(database, code))
 
     def is_led_by(self, code: str, key: str) -> bool:
         """Whether that is the key of the room's teacher."""
-        with self._lock:
-            row = self._connection.execute("SELECT key_sha256 FROM rooms WHERE code = ?", (code,)).fetchone()
-        return row is not None and hmac.compare_digest(row[0], _hash(key))
+        rows = self._select("SELECT key_sha256 FROM rooms WHERE code = ?", code)
+        return bool(rows) and hmac.compare_digest(rows[0][0], _hash(key))
 
     def end(self, code: str) -> None:
         """Forget the room and all that belongs to it."""
@@ -231,11 +231,7 @@ class Rooms:
 
     def seat(self, code: str, token: str) -> Seat | None:
         """The seat of that token, if the room has given it."""
-        with self._lock:
-            row = self._connection.execute(
-                "SELECT token, number, step FROM seats WHERE code = ? AND token = ?", (code, token)
-            ).fetchone()
-        return None if row is None else Seat(*row)
+        return self._use(lambda database: _seat(database, code, token))
 
     def reach(self, code: str, token: str, step: int) -> None:
         """Note the step of the activity, counted from 1, that a seat works at."""
@@ -244,9 +240,9 @@ class Rooms:
 
     def steps(self, code: str) -> Counter[int]:
         """How many of the seats that are here work at each step; 0 for those who have not begun."""
+        rows = self._select("SELECT token, step FROM seats WHERE code = ?", code)
         with self._lock:
-            rows = self._connection.execute("SELECT token, step FROM seats WHERE code = ?", (code,)).fetchall()
-        return Counter(step for token, step in rows if self._is_here(code, token))
+            return Counter(step for token, step in rows if self._is_here(code, token))
 
     def seen(self, code: str, token: str) -> None:
         """The tab of that seat has just polled."""
@@ -316,7 +312,7 @@ class Rooms:
             question = self._read(database, code).question
             if question is None or question.number != number or question.revealed:
                 raise BadInput("This question is not open any more: your guess came too late.")
-            if self.seat(code, token) is None:
+            if _seat(database, code, token) is None:
                 raise BadInput("This tab has no place in the room: open the room's link again.")
             if not _answers(question, guess):
                 raise BadInput("That is none of the answers to this question.")
@@ -326,19 +322,14 @@ class Rooms:
         self._write(guessed)
 
     def guess_of(self, code: str, token: str, number: int) -> Guess | None:
-        with self._lock:
-            row = self._connection.execute(
-                "SELECT choice, x, y FROM guesses WHERE code = ? AND question = ? AND token = ?", (code, number, token)
-            ).fetchone()
-        return None if row is None else Guess(*row)
+        sql = "SELECT choice, x, y FROM guesses WHERE code = ? AND question = ? AND token = ?"
+        rows = self._select(sql, code, number, token)
+        return Guess(*rows[0]) if rows else None
 
     def guesses(self, code: str, number: int) -> list[Guess]:
         """All guesses at a question, in no order that would tell whose they are."""
-        with self._lock:
-            rows = self._connection.execute(
-                "SELECT choice, x, y FROM guesses WHERE code = ? AND question = ? ORDER BY choice, x, y", (code, number)
-            ).fetchall()
-        return [Guess(*row) for row in rows]
+        sql = "SELECT choice, x, y FROM guesses WHERE code = ? AND question = ? ORDER BY choice, x, y"
+        return [Guess(*row) for row in self._select(sql, code, number)]
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -379,53 +370,90 @@ class Rooms:
         self._seen = {where: when for where, when in self._seen.items() if where[0] != code}
 
     def _write(self, act: Callable[[sqlite3.Connection], T]) -> T:
-        """`act` in a transaction; where the disk refuses it, rooms go on in memory, and `trouble` says so."""
-        with self._lock:
+        """`act` in a transaction."""
+
+        def transact(database: sqlite3.Connection) -> T:
+            database.execute("BEGIN IMMEDIATE")
             try:
-                return self._transact(act)
-            except sqlite3.OperationalError as error:
-                if self.path is None or self.trouble:
+                result = act(database)
+                database.execute("COMMIT")
+                return result
+            finally:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+
+        return self._use(transact)
+
+    def _select(self, sql: str, *values: object) -> list[Any]:
+        return self._use(lambda database: database.execute(sql, values).fetchall())
+
+    def _use(self, act: Callable[[sqlite3.Connection], T]) -> T:
+        """`act` on the database. Where the file can no longer be used, rooms go on in memory, and `trouble` says so."""
+        with self._lock:
+            if self._is_kept and self.path is not None and not self.path.exists():
+                logger.warning("%s was removed; it is written again.", self.path)
+                self._copy_into(self._open)
+            try:
+                return act(self._connection)
+            except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+                raise  # a mistake of ours, and not of the file
+            except sqlite3.DatabaseError as error:
+                if not self._is_kept:
                     raise
                 self._note_trouble(str(error))
-                memory = _connect(":memory:")
-                self._connection.backup(memory)
-                self._connection.close()
-                self._connection = memory
-                return self._transact(act)
+                self._copy_into(_in_memory)
+                return act(self._connection)
 
-    def _transact(self, act: Callable[[sqlite3.Connection], T]) -> T:
-        database = self._connection
-        database.execute("BEGIN IMMEDIATE")
+    def _copy_into(self, another: Callable[[], sqlite3.Connection]) -> None:
+        """Go on in another database, with all rooms of this one, if they can be read."""
+        copy = _in_memory()
         try:
-            result = act(database)
-            database.execute("COMMIT")
-            return result
-        finally:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
+            self._connection.backup(copy)
+            readable = _has_no_damage(copy)
+        except sqlite3.DatabaseError:
+            readable = False
+        if not readable:
+            self._note_loss("")
+            copy = _in_memory()
+        self._connection.close()  # before the other is opened: it removes its log by name
+        self._connection = another()
+        copy.backup(self._connection)
 
     def _note_trouble(self, reason: str) -> None:
         assert self.path is not None
-        self.trouble = f"{self.path.name} cannot be written ({reason}): rooms end when the server stops."
+        self._is_kept = False
+        self.trouble = f"{self.path.name} cannot be used ({reason}): rooms end when the server stops."
         logger.warning("%s", self.trouble)
+
+    def _note_loss(self, where: str) -> None:
+        assert self.path is not None
+        lost = f"{self.path.name} is damaged{where}: the rooms that were open are lost, and can be opened anew."
+        self.trouble = f"{self.trouble} {lost}".strip()
+        logger.warning("%s", lost)
 
     def _open(self) -> sqlite3.Connection:
         if self.path is None:
-            return _connect(":memory:")
+            return _in_memory()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if not _is_sound(self.path):
+            if not self.path.exists():
+                self._remove_logs()
+            elif not _is_sound(self.path):
                 self._set_aside()
             return _connect(str(self.path))
         except (OSError, sqlite3.OperationalError) as error:
             self._note_trouble(why_not(error) if isinstance(error, OSError) else str(error))
-            return _connect(":memory:")
+            return _in_memory()
 
     def _set_aside(self) -> None:
         assert self.path is not None
         aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
-        logger.warning("%s is damaged; it was set aside as %s, and its rooms are lost.", self.path, aside.name)
         self.path.rename(aside)
+        self._remove_logs()
+        self._note_loss(f", and was set aside as {aside.name}")
+
+    def _remove_logs(self) -> None:
+        """What a file of the same name has left must not be read as part of a new one."""
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
@@ -434,19 +462,33 @@ def _is_sound(path: Path) -> bool:
     """Whether the file is a database without damage, or can become one."""
     try:
         with contextlib.closing(_connect(str(path))) as connection:
-            return bool(connection.execute("PRAGMA quick_check").fetchone()[0] == "ok")
+            return _has_no_damage(connection)
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError:
         return False
 
 
+def _has_no_damage(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("PRAGMA quick_check").fetchone()[0] == "ok")
+
+
+def _in_memory() -> sqlite3.Connection:
+    return _connect(":memory:")
+
+
 def _connect(name: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(name, timeout=10, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(name, timeout=LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.executescript(SCHEMA)
     return connection
+
+
+def _seat(database: sqlite3.Connection, code: str, token: str) -> Seat | None:
+    sql = "SELECT token, number, step FROM seats WHERE code = ? AND token = ?"
+    row = database.execute(sql, (code, token)).fetchone()
+    return None if row is None else Seat(*row)
 
 
 def _content(room: Room) -> str:

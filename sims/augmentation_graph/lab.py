@@ -6,6 +6,7 @@ joins two views of one example, after HaoChen, Wei, Gaidon & Ma 2021.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -46,6 +47,7 @@ TABLE = ("gradient_flow", "sgd")
 BATCHED = ("sgd", "network")
 LEVELS = 8  # distinct eigenvalues whose masses are recorded
 MOST_ENTRIES = 10_000_000  # of the kernel of views that training draws from
+LEAST_PAIRS, MOST_PAIRS = 16, 600  # eigenpairs that an embedding is compared with
 GLYPH_SYMMETRY = {"distinct": (), "one_symmetric": ((4, 2),), "two_symmetric": ((4, 4), (5, 2))}
 _BLOCKS, _RING, _CUBE = {"graph": ("blocks",)}, {"graph": ("ring",)}, {"graph": ("hypercube",)}
 _GAUSSIAN, _GLYPHS = {"graph": ("gaussian",)}, {"graph": ("glyphs",)}
@@ -397,21 +399,45 @@ def work(params: AugmentationGraphParams) -> Work:
         },
     }[params.training]
     dense = N**3 if params.graph in ("gaussian",) or (params.graph == "glyphs" and not modes) else 0.0
-    count = float(max(16.0, k + 4.0))
+    count = float(max(LEAST_PAIRS, k + 4.0))
     solved = dense + N * count * 30.0 + nnz
+    held = _eigenpairs(params, int(count))
+    turned = 0.1 * held**2 * (N + held) + held * (2.0 * N * params.n_classes + 1e4)
     return Work(
-        per_replicate={**steps, "measure": measured * (N * (k + 12.0) ** 2 + 4e4) + N * count * 30.0},
+        per_replicate={**steps, "measure": measured * (N * ((k + 12.0) ** 2 + 0.1 * held * k) + 4e4) + turned},
         once={
             "solve": solved,
             "predict": 1.0 + (recorded * params.replicates * (N + 500.0) / 1e5 if params.training in TABLE else 0.0),
         },
-        bytes=8.0 * (6.0 * N * (count + 4.0 * k) + 3.0 * nnz + params.replicates * 20.0 * recorded + 4e6)
+        bytes=8.0 * (N * (6.0 * count + 3.0 * held + 24.0 * k) + 3.0 * nnz + params.replicates * 20.0 * recorded + 4e6)
         + 8.0 * (3.0 * N * N if dense else 0.0),
         ends={
             "solve": dense + 30.0 * N * min(N, 1200.0) + nnz if params.training in TABLE else 0.0,
             "predict": 0.3 + (params.replicates * (N + 500.0) * k / 2e4 if params.training in TABLE else 0.0),
         },
     )
+
+
+def _eigenpairs(params: AugmentationGraphParams, wanted: int) -> float:
+    """About how many eigenpairs a run holds, turns and probes: so many as are wanted, to the end of an eigenspace."""
+    whole = wanted + 2
+    if params.graph == "blocks":
+        ends = (
+            1 if params.leak > 0 else 0,
+            params.classes if params.leak_within > 0 else 0,
+            params.classes * params.subclusters,
+        )
+        whole = min((end for end in ends if end >= wanted), default=whole)
+    elif params.graph == "ring" and params.window == 0:
+        whole = params.nodes
+    elif params.graph == "hypercube":
+        size = [round(abs(1.0 - 2.0 * flip), 9) for flip in params.flips]
+        fixed, moving = size.count(1.0), [one for one in size if one < 1.0]
+        whole = wanted * 2**fixed
+        if len(set(moving)) == 1:
+            ends = itertools.accumulate(2**fixed * math.comb(len(moving), j) for j in range(len(moving) + 1))
+            whole = min((end for end in ends if end >= wanted), default=params.nodes)
+    return float(min(whole, params.nodes, MOST_PAIRS))
 
 
 def _passes(params: AugmentationGraphParams) -> float:

@@ -17,7 +17,7 @@ from ..graphs.follow import Advance, Look, follow, resting
 from ..graphs.generators import Graph
 from ..graphs.spectrum import ZERO, Pairs
 from . import kernels
-from .lab import LEVELS, STREAMS, AugmentationGraphParams, recorded_steps
+from .lab import LEAST_PAIRS, LEVELS, MOST_PAIRS, STREAMS, AugmentationGraphParams, recorded_steps
 
 if TYPE_CHECKING:
     from ..engine import Monitor
@@ -27,7 +27,6 @@ Integers = NDArray[np.int64]
 GraphFields = tuple[tuple[str, Any], ...]
 
 SHOWN_NODES, SHOWN_AXES = 400, 6  # of the embedding in the frames
-LEAST_PAIRS, MOST_PAIRS = 16, 600
 GRAPH_FIELDS = (
     "graph", "classes", "subclusters", "nodes_per_block", "leak_within", "leak", "ring_nodes", "window", "arcs",
     "cube_dim", "flip_probs", "label_bits", "cube_label", "signal_std", "noise_std", "separation", "grid_points",

@@ -19,6 +19,8 @@ from ..graphs.domain_judges import (
     jump,
     largest_gap,
     like_the_minimiser,
+    linked_across_classes,
+    linked_across_domains,
     mean_of,
     never_below,
     source_tells,
@@ -90,12 +92,7 @@ def _trained(p: ConnectNotCollapseParams) -> bool:
     """Features that descent has had the time to find, where theory says what they do."""
     from .prediction import chalk_of
 
-    if not _population(p) or p.training != "sgd":
-        return False
-    chalk = chalk_of(p)
-    settled = chalk.about["loss"].valid_from_step
-    known = all(chalk.values[name] is not None for name in ("gain", "target_accuracy"))
-    return settled is not None and settled < p.steps and known
+    return _population(p) and chalk_of(p).settles_within(p.steps)
 
 
 def _told_apart(p: ConnectNotCollapseParams) -> bool:
@@ -106,14 +103,6 @@ def _told_apart(p: ConnectNotCollapseParams) -> bool:
         return False
     values = chalk_of(p).values
     return values["source_accuracy"] == values["domain_accuracy"] == 1.0 and values["target_accuracy"] is not None
-
-
-def _links_across_domains(p: ConnectNotCollapseParams) -> str | None:
-    return None if p.across_domains > p.across_both else "across_domains must exceed across_both."
-
-
-def _links_across_classes(p: ConnectNotCollapseParams) -> str | None:
-    return None if p.across_classes > p.across_both else "across_classes must exceed across_both."
 
 
 def _links(p: ConnectNotCollapseParams) -> bool:
@@ -264,7 +253,7 @@ CLAIMS = (
         "Classes + 1 features put class and domain on perpendicular axes: gain 1, target and domain without a mistake.",
         f"{_PAPER}, for the population",
         about=_population,
-        assumes=first_broken(_links_across_domains, _links_across_classes),
+        assumes=first_broken(linked_across_domains, linked_across_classes),
         over=_together,
         judge=everywhere(("gain", "target_accuracy", "domain_accuracy"), 1.0, 1e-9),
     ),

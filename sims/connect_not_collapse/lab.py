@@ -40,7 +40,6 @@ STREAMS = stream_table(
     "second_end",
     "target",  # the start of features that are aligned
 )
-MOST_NODES = 4000  # of a sampled graph
 MOST_WIDTHS = 8
 _CONTRASTIVE, _ALIGNMENT = {"method": ("contrastive",)}, {"method": ("alignment",)}
 _RANDOM, _SGD = {"graph": ("random",)}, {"training": ("sgd",)}
@@ -190,6 +189,8 @@ class ConnectNotCollapseParams(Params):
     )
 
     def rules(self) -> Iterator[Problem]:
+        from ..graphs import domain_rules
+
         if self.method == "alignment":
             if not 1 <= len(self.widths) <= MOST_WIDTHS:
                 allowed = f"there must be from 1 to {MOST_WIDTHS} of them"
@@ -199,14 +200,7 @@ class ConnectNotCollapseParams(Params):
         if not self.within > largest:
             allowed = f"it must exceed across_domains and across_classes, of which one is {largest:g}"
             yield Problem("within", self.within, allowed, f"Raise within above {largest:g}, or lower the other.")
-        if self.graph == "random" and self.nodes > MOST_NODES:
-            blocks = 2 * self.classes
-            allowed = f"{blocks} blocks of so many are {self.nodes} nodes, more than {MOST_NODES}"
-            advice = f"Set nodes_per_block to {MOST_NODES // blocks} or less."
-            yield Problem("nodes_per_block", self.nodes_per_block, allowed, advice)
-        if self.n_features > self.nodes:
-            allowed = f"the graph has {self.nodes} nodes"
-            yield Problem("n_features", self.n_features, allowed, f"Set n_features to {self.nodes} or less.")
+        yield from domain_rules.sizes(self)
 
     @property
     def domains(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,7 +12,7 @@ from theory import domains
 from theory.domains import Answer, BlockModel
 
 from ..engine import About, Prediction, Trace
-from ..graphs.block_prediction import Chalk, Setting, of_blocks
+from ..graphs.block_prediction import Chalk, distance_ratio, of_blocks, setting_of
 from .experiment import WIDTH
 from .lab import ConnectNotCollapseParams, recorded_steps
 
@@ -32,17 +31,11 @@ def model_of(params: ConnectNotCollapseParams) -> BlockModel:
 
 def chalk_of(params: ConnectNotCollapseParams) -> Chalk:
     """All predictions of contrastive features but the steps at which they stand."""
-    model, k, sampled = model_of(params), params.n_features, params.graph == "random"
-    trained = params.training == "sgd"
-    setting = (
-        Setting(sampled, params.steps, params.learning_rate / params.nodes, params.init_scale)
-        if trained
-        else Setting(sampled, params.steps)
-    )
-    chalk = of_blocks(model, k, setting)
+    model, k = model_of(params), params.n_features
+    chalk = of_blocks(model, k, setting_of(params))
     chalk.add("gain", domains.head_gain(model, k), _GAIN)
     apart, reason = domains.squared_distances(model, k)
-    if sampled:
+    if params.graph == "random":
         answer = Answer(None, "nodes of a block scatter, by how much no closed form says")
     elif apart is None:
         answer = Answer(None, reason)
@@ -84,5 +77,4 @@ def predict(params: ConnectNotCollapseParams) -> Prediction:
 
 def derive(params: ConnectNotCollapseParams, trace: Trace, predicted: Prediction) -> Mapping[str, Array]:
     """(R,) how alike the domains are, for contrastive features."""
-    apart, classes = trace.finals["domain_distance"], trace.finals["class_distance"]
-    return {"distance_ratio": np.where(classes > 0.0, apart / np.where(classes > 0.0, classes, 1.0), math.nan)}
+    return {"distance_ratio": distance_ratio(trace)}

@@ -30,13 +30,23 @@ QUICK_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Entry:
-    """A claim to judge: on which runs, for which preset, with which verdict expected."""
+    """A claim to judge: on which runs, for which preset, with which verdict expected.
+
+    `about` is the run of the preset that the claim speaks of, and `label` what the preset calls it.
+    """
 
     lab: Lab
     preset: Preset
     claim: Claim
     runs: tuple[Params, ...]
     expected: Expected
+    label: str
+    about: Params
+
+    @property
+    def run(self) -> str:
+        """Which run of the preset is judged, or how many of its own the claim is judged on."""
+        return self.label if self.claim.over is None else _own_runs(len(self.runs))
 
     @property
     def seconds(self) -> float:
@@ -49,7 +59,7 @@ def entries(lab: Lab) -> list[Entry]:
     found: list[Entry] = []
     for preset in lab.presets:
         seen: set[tuple[str, str]] = set()
-        for params in lab.runs(preset).values():
+        for label, params in lab.runs(preset).items():
             for claim in lab.claims:
                 if not claim.about(params):
                     continue
@@ -57,7 +67,8 @@ def entries(lab: Lab) -> list[Entry]:
                 identity = (claim.id, _digest(lab, runs))
                 if identity not in seen:
                     seen.add(identity)
-                    found.append(Entry(lab, preset, claim, runs, preset.expect.get(claim.id, "holds")))
+                    expected = preset.expect.get(claim.id, "holds")
+                    found.append(Entry(lab, preset, claim, runs, expected, label, params))
     return found
 
 
@@ -158,8 +169,9 @@ def _own_runs(count: int) -> str:
 def audit(lab: Lab, path: Path = PATH) -> list[dict[str, Any]]:
     """Every claim of a lab's presets with the row that the ledger holds of it, and rows that outlived their claim.
 
-    Each has `stale`: why it does not speak of the present lab, empty where it does. A claim without a row is
-    `undecided`, with neither date nor device.
+    Each has `stale`: why it does not speak of the present lab, empty where it does; and `run` and `about`, as an Entry
+    has them (empty and None where no preset asks for it any more). A claim without a row is `undecided`, with neither
+    date nor device.
     """
     toy = {(row["preset"], row["id"], row["runs_sha256"]): row for row in _blank_rows(lab.id)}
     found: list[dict[str, Any]] = []
@@ -174,7 +186,8 @@ def audit(lab: Lab, path: Path = PATH) -> list[dict[str, Any]]:
             stale = "No preset asks for this claim on these runs any more."
         elif blank is not None and row["statement"] != blank["statement"]:
             stale = "The claim is worded differently now."
-        found.append({**row, "stale": stale})
+        told = {"run": "", "about": None} if blank is None else {name: blank[name] for name in ("run", "about")}
+        found.append({**row, **told, "stale": stale})
     return found + [dict(row) for row in toy.values()]
 
 
@@ -199,6 +212,8 @@ def _blank_rows(lab_id: str) -> tuple[dict[str, Any], ...]:
             "device": "",
             "date": "",
             "stale": "Not judged yet.",
+            "run": entry.run,
+            "about": entry.about,
         }
         for entry in entries(lab)
     )

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from theory import domains
 from theory.domains import Answer, BlockModel
 
-from ..engine import About
+from ..engine import About, Trace
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from ..engine.lab import Kind
@@ -52,6 +53,14 @@ class Setting:
         return self.steps if not math.isfinite(steps) else min(self.steps, math.ceil(steps))
 
 
+def setting_of(params: Any) -> Setting:
+    """How the features of these params come about."""
+    sampled = params.graph == "random"
+    if params.training == "eigen":
+        return Setting(sampled, params.steps)
+    return Setting(sampled, params.steps, params.learning_rate / params.nodes, params.init_scale)
+
+
 @dataclass
 class Chalk:
     """Predictions as they are added: numbers with what they are worth."""
@@ -73,6 +82,12 @@ class Chalk:
         kind: Kind = self.setting.kind if of_features or self.setting.sampled else "exact"
         self.values[name], self.about[name] = value, About(kind, source, 0.0, start, None, late)
 
+    def settles_within(self, steps: int) -> bool:
+        """Whether descent of so many steps has the time to find features of which gain and accuracy are known."""
+        start = self.setting.settled(self.model, self.k)
+        known = all(self.values[name] is not None for name in ("gain", "target_accuracy"))
+        return start is not None and start < steps and known
+
 
 def of_blocks(model: BlockModel, k: int, setting: Setting, fits: bool = True) -> Chalk:
     """Loss, accuracies, distances and eigenvalues; `fits` as in `theory.domains.source_accuracy`."""
@@ -87,3 +102,9 @@ def of_blocks(model: BlockModel, k: int, setting: Setting, fits: bool = True) ->
     for group in (domains.CLASS, domains.DOMAIN, domains.INTERACTION):
         chalk.add(f"lam_{group}", model.eigenvalues[group], SPECTRUM, of_features=False)
     return chalk
+
+
+def distance_ratio(trace: Trace) -> NDArray[np.float64]:
+    """(R,) the squared distance of one class in two domains over that of two classes in one; NaN where this is 0."""
+    apart, classes = trace.finals["domain_distance"], trace.finals["class_distance"]
+    return np.where(classes > 0.0, apart / np.where(classes > 0.0, classes, 1.0), math.nan)

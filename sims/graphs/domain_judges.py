@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,16 @@ TRAINED = 0.2  # how far the gain of trained features may be from that of the mi
 def exact(measured: float, tolerance: float, predicted: float = 0.0) -> Measured:
     """A deterministic finding."""
     return Measured(predicted, measured, 0.0, tolerance)
+
+
+def linked_across_domains(params: Any) -> str | None:
+    """What is missing of one class in two domains being linked more than neither, or None."""
+    return None if params.across_domains > params.across_both else "across_domains must exceed across_both."
+
+
+def linked_across_classes(params: Any) -> str | None:
+    """What is missing of two classes in one domain being linked more than neither, or None."""
+    return None if params.across_classes > params.across_both else "across_classes must exceed across_both."
 
 
 def largest_gap(names: Sequence[str], tolerance: float) -> Judge:

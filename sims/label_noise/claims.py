@@ -190,7 +190,8 @@ def _judge_slow_flow(runs: Sequence[Run]) -> Measured:
     """Mean log ratio to the chalk line, over the claimed steps in the worst window of slow time."""
     (run,) = runs
     line = np.array([one.error(one.path) + one.floor for one in _chalks(run)])
-    log_ratio = np.log(run.trace.series["test_error"] / line)
+    measured_error = np.maximum(run.trace.series["test_error"], np.finfo(float).tiny)  # weights underflow to 0
+    log_ratio = np.log(measured_error / line)
     claimed = run.prediction.claimed("test_error")
     window = np.floor(_chalk(run.params).slow_times / _WINDOW)
     found = [mean_se(np.mean(log_ratio[:, claimed & (window == w)], axis=1)) for w in np.unique(window[claimed])]

@@ -276,7 +276,7 @@ def ended(
             "log_scale": 2.0 * _log_ratio(u, params.init_scale)
             if not params.signed
             else _log_ratio(u * w, params.init_scale**2),
-            "log_asymmetry": _log_ratio(u, 1.0) - _log_ratio(w, 1.0) if params.signed else np.zeros(len(u)),
+            "log_asymmetry": _log_asymmetry(u, w) if params.signed else np.zeros(len(u)),
             "linear_drift": drift,
             "recovered": float(error < 0.02 * np.sum(np.abs(data.beta_star))) if finished else np.nan,
             "support_recovered": float(np.all(data.beta_star[kept] != 0)) if finished else np.nan,
@@ -295,6 +295,14 @@ def _log_ratio(values: NDArray[np.float64], scale: float) -> NDArray[np.float64]
 
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.log(np.abs(values) / scale)
+
+
+def _log_asymmetry(u: NDArray[np.float64], w: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log|u/w|; NaN where both are exactly 0 or neither is finite."""
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):
+        return _log_ratio(u, 1.0) - _log_ratio(w, 1.0)
 
 
 def predict(params: LabelNoiseParams) -> Prediction:

@@ -19,6 +19,8 @@ from ..graphs.domain_judges import (
     jump,
     largest_gap,
     like_the_minimiser,
+    linked_across_classes,
+    linked_across_domains,
     mean_of,
     never_below,
     source_tells,
@@ -65,9 +67,7 @@ def _trained_population(p: LinearTransferParams) -> bool:
     """Features that descent has had the time to find, where theory says what they do."""
     from .prediction import chalk_of
 
-    settled = chalk_of(p).about["loss"].valid_from_step if p.training == "sgd" else None
-    gain, target = _answers(p)
-    return _population(p) and settled is not None and settled < p.steps and gain is not None and target is not None
+    return _population(p) and chalk_of(p).settles_within(p.steps)
 
 
 def _plain(p: LinearTransferParams) -> bool:
@@ -98,14 +98,6 @@ def _full(p: LinearTransferParams) -> bool:
 def _turned(p: LinearTransferParams) -> bool:
     """Fewer links across domains than across both, so that k = classes + domains - 1 leaves every contrast turned."""
     return _population(p) and p.across_domains < p.across_both and _answers(_together(p))[1] == 0.0
-
-
-def _links_across_domains(p: LinearTransferParams) -> str | None:
-    return None if p.across_domains > p.across_both else "across_domains must exceed across_both."
-
-
-def _links_across_classes(p: LinearTransferParams) -> str | None:
-    return None if p.across_classes > p.across_both else "across_classes must exceed across_both."
 
 
 def _known_transfer(p: LinearTransferParams) -> bool:
@@ -265,7 +257,7 @@ CLAIMS = (
         "With classes + domains - 1 features the target's logits are the source's: gain 1, no mistake on the target.",
         f"{_PAPER} and Shen et al. 2022, for the population",
         about=_population,
-        assumes=first_broken(_links_across_domains, _links_across_classes),
+        assumes=first_broken(linked_across_domains, linked_across_classes),
         over=lambda params: [_together(params)],
         judge=everywhere(("gain", "target_accuracy"), 1.0, 1e-9),
     ),

@@ -39,7 +39,6 @@ STREAMS = stream_table(
     "first_end",  # of the edges of a batch
     "second_end",
 )
-MOST_NODES = 4000  # of a sampled graph
 _RANDOM, _SGD = {"graph": ("random",)}, {"training": ("sgd",)}
 
 
@@ -163,16 +162,11 @@ class LinearTransferParams(Params):
     )
 
     def rules(self) -> Iterator[Problem]:
+        from ..graphs import domain_rules
+
         if self.within == self.across_domains == self.across_classes == self.across_both == 0.0:
             yield Problem("within", self.within, "some positive pair must have a weight", "Raise within above 0.")
-        if self.graph == "random" and self.nodes > MOST_NODES:
-            blocks = self.classes * self.domains
-            allowed = f"{blocks} blocks of so many are {self.nodes} nodes, more than {MOST_NODES}"
-            advice = f"Set nodes_per_block to {MOST_NODES // blocks} or less."
-            yield Problem("nodes_per_block", self.nodes_per_block, allowed, advice)
-        if self.n_features > self.nodes:
-            allowed = f"the graph has {self.nodes} nodes"
-            yield Problem("n_features", self.n_features, allowed, f"Set n_features to {self.nodes} or less.")
+        yield from domain_rules.sizes(self)
 
     @property
     def nodes(self) -> int:

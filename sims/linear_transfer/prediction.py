@@ -13,7 +13,7 @@ from theory import linear_transfer as theory
 from theory.domains import Answer, BlockModel
 
 from ..engine import Prediction, Trace
-from ..graphs.block_prediction import Chalk, Setting, of_blocks
+from ..graphs.block_prediction import Chalk, distance_ratio, of_blocks, setting_of
 from .lab import LinearTransferParams, recorded_steps
 
 Array = NDArray[np.float64]
@@ -33,14 +33,6 @@ def gain_of(params: LinearTransferParams) -> Answer:
     if params.head == "averaging":
         return theory.averaging_gain(model, k, params.walk_steps)
     return domains.head_gain(model, k, params.ridge)
-
-
-def setting_of(params: LinearTransferParams) -> Setting:
-    """How the features come about."""
-    sampled = params.graph == "random"
-    if params.training == "eigen":
-        return Setting(sampled, params.steps)
-    return Setting(sampled, params.steps, params.learning_rate / params.nodes, params.init_scale)
 
 
 def chalk_of(params: LinearTransferParams) -> Chalk:
@@ -63,7 +55,5 @@ def predict(params: LinearTransferParams) -> Prediction:
 
 def derive(params: LinearTransferParams, trace: Trace, predicted: Prediction) -> Mapping[str, Array]:
     """(R,) metrics: how alike the domains are, and how far the links that matter stand out of the noise."""
-    apart, classes = trace.finals["domain_distance"], trace.finals["class_distance"]
-    ratio = np.where(classes > 0.0, apart / np.where(classes > 0.0, classes, 1.0), math.nan)
     seen = theory.visibility(model_of(params), params.nodes_per_block) if params.graph == "random" else math.inf
-    return {"distance_ratio": ratio, "visibility": np.full(trace.replicates, seen)}
+    return {"distance_ratio": distance_ratio(trace), "visibility": np.full(trace.replicates, seen)}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 HEAD_BYTES = 64 * 1024
+WEBSOCKET = {"host": "$http_host", "upgrade": "$http_upgrade", "connection": "upgrade"}  # the least that works
 SILENT = ("proxy_http_version", "proxy_read_timeout", "proxy_buffering")  # of no account here
 
 
@@ -70,8 +71,14 @@ class Proxy:
         self._is_cut = False
 
     def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+
+    async def _end(self) -> None:
+        """End what is under way, and wait until it has ended."""
+        self._cut()
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
 
     def _cut(self) -> None:
         self._is_cut = True

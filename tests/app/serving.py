@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -58,6 +60,10 @@ class Serving:
     @property
     def log(self) -> str:
         return self._log.read_text(errors="replace")
+
+    def runs(self) -> list[dict[str, Any]]:
+        """What the log says of the runs since the last start, one after the other."""
+        return [json.loads(line) for line in self.log.splitlines() if line.startswith('{"event": "run"')]
 
     def stop(self, how: int = signal.SIGTERM) -> None:
         self._process.send_signal(how)

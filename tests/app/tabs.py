@@ -18,7 +18,7 @@ from streamlit.proto.Delta_pb2 import Delta
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 STREAM = "/_stcore/stream"
 PATIENCE_SECONDS = 180.0  # a hung server fails its test, however slow the machine
@@ -38,10 +38,12 @@ class Tab:
         self.page, self.query = parts.path.removeprefix(below).strip("/"), parts.query
         self._trust = trust
         self.polls = 0  # messages sent by the timers of fragments
+        self.refused = 0  # attempts to come back while there was no network
         self.errors: list[str] = []
         self._channel: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
         self._elements: dict[tuple[int, ...], tuple[str, Delta]] = {}  # by place: the fragment, what stands there
+        self._folds: dict[str, str] = {}  # sections that are written when they are opened: label by id
         self._states: dict[str, WidgetState] = {}
         self._fragments: dict[str, float] = {}
         self._pages: dict[str, str] = {}
@@ -85,10 +87,26 @@ class Tab:
         self._channel.transport.abort()
         await asyncio.gather(self._reader, return_exceptions=True)
 
+    async def lost(self) -> None:
+        """Wait until the connection has ended, whoever ended it."""
+        assert self._reader is not None
+        await asyncio.gather(self._reader, return_exceptions=True)
+
     async def reconnect(self) -> None:
         """What the frontend does when the network is back: the same session if there is one, and one rerun."""
         await self.connect()
         await self.rerun()
+
+    async def come_back(self) -> None:
+        """What the frontend does when the network has gone: try until it is back."""
+        while True:
+            try:
+                await self.connect()
+            except (OSError, InvalidHandshake, TimeoutError):
+                self.refused += 1
+                await asyncio.sleep(1.0)
+            else:
+                return await self.rerun()
 
     async def close(self) -> None:
         if self._channel is not None:
@@ -136,6 +154,13 @@ class Tab:
         one = delta.new_element.checkbox
         self._states[one.id] = WidgetState(id=one.id, bool_value=on)
         await self.rerun(fragment_id=fragment)
+
+    async def unfold(self, label: str) -> None:
+        """Open the section of that label, as soon as it is there; what it holds is written then."""
+        await self.until(lambda tab: label in tab._folds.values())
+        identity = next(identity for identity, words in self._folds.items() if words == label)
+        self._states[identity] = WidgetState(id=identity, bool_value=True)
+        await self.rerun()
 
     async def visit(self, page: str) -> None:
         """Go to another page of the app by its menu."""
@@ -253,7 +278,13 @@ class Tab:
 
     def _put(self, place: tuple[int, ...], delta: Delta) -> None:
         self._seen.add(place)
-        if delta.WhichOneof("type") == "new_element":
+        if delta.WhichOneof("type") == "add_block":
+            self._elements.pop(place, None)  # where an element was
+            section = delta.add_block.expandable
+            if section.id:
+                self._folds[section.id] = section.label
+        elif delta.WhichOneof("type") == "new_element":
+            self._elements = {at: one for at, one in self._elements.items() if at[: len(place)] != place}
             self._elements[place] = delta.fragment_id, delta
             element = delta.new_element
             one = getattr(element, element.WhichOneof("type") or "empty")
@@ -280,8 +311,14 @@ class Tab:
         early, fragment = ForwardMsg.FINISHED_EARLY_FOR_RERUN, ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY
         if status == early:
             return
-        if status != fragment:  # what a whole run has not written again is gone
-            self._elements = {place: one for place, one in self._elements.items() if place in self._seen}
+        # What a run has not written again is gone: of the whole page, or of the fragment that ran.
+        ran = {self._elements[place][0] for place in self._seen if place in self._elements} - {""}
+        self._elements = {
+            place: one
+            for place, one in self._elements.items()
+            if place in self._seen or (status == fragment and one[0] not in ran)
+        }
+        if status != fragment:
             shown = {fragment for fragment, _ in self._elements.values()}
             self._fragments = {key: every for key, every in self._fragments.items() if key in shown}
         async with self._finished:

@@ -7,6 +7,7 @@ websocket that speaks as the browser does (`tabs.py`); the browser's own side is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -16,12 +17,16 @@ import sys
 
 import pytest
 
+from app.frame.limits import LIVE_SECONDS
+from app.frame.state import ROOM_KEYS, PageState, encode
 from app.room.ensemble import of_seat
 from app.room.store import Rooms
 from sims.engine import get_lab
+from sims.engine.budget import estimate
 from sims.engine.keys import run_key
 from sims.engine.pool import Family
 from sims.engine.store import Store
+from tests.app.proxy import WEBSOCKET, Location, Proxy
 from tests.app.serving import ROOT, Serving
 from tests.app.tabs import Tab
 
@@ -50,8 +55,8 @@ async def opened_room(server):
     return teacher, re.search(r"room=([A-Z]{4})", teacher.url)[1]
 
 
-async def joined(server, code, many):
-    return await gather(Tab(f"{server.url}/room?room={code}").open() for _ in range(many))
+async def joined(url, code, many):
+    return await gather(Tab(f"{url}/room?room={code}").open() for _ in range(many))
 
 
 async def led_to(teacher, address):
@@ -84,10 +89,34 @@ def run_alone(folder, seed, many):
     return json.loads(subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True).stdout)
 
 
-async def lesson(server, folder, many, gone):
-    """A whole lesson with so many students, and networks that are gone for so many seconds each."""
+@contextlib.contextmanager
+def network(server):
+    """The network between the students' tabs and the server."""
+    between = Proxy(Location("/", f"{server.url}/", WEBSOCKET), server.url)
+    try:
+        yield between
+    finally:
+        between.close()
+
+
+async def gone(network, tabs, seconds, meanwhile=lambda: asyncio.sleep(0)):
+    """The network is gone for so long: every connection ends, and no new one is made, until it is back."""
+    before = [tab.refused for tab in tabs]
+    network.cut()
+    await gather(tab.lost() for tab in tabs)
+    returning = [asyncio.create_task(tab.come_back()) for tab in tabs]
+    await meanwhile()
+    await asyncio.sleep(seconds)
+    assert not any(task.done() for task in returning)
+    assert all(tab.refused > tried for tab, tried in zip(tabs, before, strict=True)), "each has tried, and was refused"
+    network.mend()
+    await gather(returning)
+
+
+async def lesson(server, network, folder, many, cuts):
+    """A whole lesson with so many students, whose network is gone for so many seconds each."""
     teacher, code = await opened_room(server)
-    students = await joined(server, code, many)
+    students = await joined(network.url, code, many)
     assert sorted(map(number_of, students)) == list(range(many)), "each has a number of its own"
     assert all("Open a room" not in tab.buttons for tab in students)
 
@@ -97,6 +126,7 @@ async def lesson(server, folder, many, gone):
     seed = seed_of(server, code)
     for tab in students:
         key = run_key(LAB, of_seat(PARAMS, seed, number_of(tab)))
+        await tab.unfold("Rerun this, take it away")
         await tab.until(lambda tab, key=key: key[:16] in tab.text)
 
     # Everyone's ensemble.
@@ -118,14 +148,21 @@ async def lesson(server, folder, many, gone):
     await gather(tab.choose(("higher", "lower")[at % 2]) for at, tab in enumerate(students))
     await teacher.until(lambda tab: f"{many} of {many} have guessed" in tab.text)
 
-    # The teacher leaves and comes back; the server is killed and started again; every tab comes back by its address.
+    # The teacher leaves and comes back.
     await teacher.close()
     teacher = await Tab(teacher.url).open()
     assert "Reveal" in teacher.buttons, (teacher.url, teacher.text, teacher.errors)
-    numbers = [number_of(tab) for tab in students]
-    await gather(tab.close() for tab in (teacher, *students))
+
+    # The server is killed and started again. Every tab comes back by its address: half of them are loaded anew, as by
+    # who thinks that this will help, and the others wait for their server.
+    numbers, sessions = [number_of(tab) for tab in students], {tab._session for tab in students}
     server.restart(signal.SIGKILL)
-    teacher, *students = await gather(Tab(tab.url).open() for tab in (teacher, *students))
+    await gather(tab.lost() for tab in (teacher, *students))
+    loaded = students[: many // 2]
+    teacher, *loaded = await gather(Tab(tab.url).open() for tab in (teacher, *loaded))
+    students[: many // 2] = loaded
+    await gather(tab.come_back() for tab in students[many // 2 :])
+    assert sessions.isdisjoint(tab._session for tab in students), "the server that knew them is gone"
     assert [number_of(tab) for tab in students] == numbers
     assert all(tab.page == LAB.id and QUESTION in tab.text for tab in students)
     assert all("Your guess is in" in tab.text for tab in students)
@@ -136,14 +173,15 @@ async def lesson(server, folder, many, gone):
         assert f"lower: {many // 2} of {many}" + (" · your guess" if at % 2 else "") in tab.text
 
     # Networks are gone for a while, and what happened meanwhile is caught up with.
-    for seconds in gone:
-        victims = students[: max(1, many // 3)]
-        await gather(tab.cut() for tab in victims)
-        teacher = await led_to(teacher, f"{LAB.id}?{STATE}&noise_std={1 + seconds:g}")
-        await asyncio.sleep(seconds)
-        sessions = [tab._session for tab in victims]
-        await gather(tab.reconnect() for tab in victims)
-        assert [tab._session for tab in victims] == sessions, "the server had kept the session"
+    for seconds in cuts:
+        sessions = [tab._session for tab in students]
+
+        async def lead_on(seconds=seconds):
+            nonlocal teacher
+            teacher = await led_to(teacher, f"{LAB.id}?{STATE}&noise_std={1 + seconds:g}")
+
+        await gone(network, students, seconds, lead_on)
+        assert [tab._session for tab in students] == sessions, "the server had kept the session"
         for tab in students:
             await tab.until(lambda tab, seconds=seconds: f"noise_std={1 + seconds:g}" in tab.query)
         assert [number_of(tab) for tab in students] == numbers
@@ -165,20 +203,94 @@ async def lesson(server, folder, many, gone):
 
 
 def test_a_small_class_has_its_lesson(serving, tmp_path):
-    asyncio.run(lesson(serving, tmp_path, many=4, gone=(0.2,)))
+    with network(serving) as between:
+        asyncio.run(lesson(serving, between, tmp_path, many=4, cuts=(0.2,)))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_thirty_students_have_their_lesson(serving, tmp_path):
-    asyncio.run(lesson(serving, tmp_path, many=30, gone=(5.0, 60.0)))
+    with network(serving) as between:
+        asyncio.run(lesson(serving, between, tmp_path, many=30, cuts=(5.0, 60.0)))
+
+
+def long_run():
+    """A run that is under way for longer than a network is gone for a moment: 7 to 15 seconds by its estimate."""
+    steps, most = 1000, int(LAB.params.fields()["steps"].le)
+    while steps * 2 <= most and estimate(LAB, LAB.params.make(steps=steps * 2)).seconds < 0.25 * LIVE_SECONDS:
+        steps *= 2
+    return LAB.params.make(steps=steps, seed=4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seconds", [5, 60])
+def test_a_network_that_is_gone_costs_a_student_nothing(serving, seconds):
+    """The session, its place in the room, its guess and its page stay; after 5 seconds its run goes on, too."""
+    params = long_run().replace(seed=seconds)
+    key = run_key(LAB, params)
+    fields = "&".join(f"{name}={values[0]}" for name, values in encode(LAB, PageState("shape_matters", params)).items())
+
+    async def story(between):
+        teacher, code = await opened_room(serving)
+        teacher = await led_to(teacher, f"{LAB.id}?{STATE}")
+        _, student = await joined(between.url, code, 2)
+        await student.until(lambda tab: tab.page == LAB.id)
+        await teacher.write("Your own question", QUESTION)
+        await teacher.write("Answers, one a line; an asterisk before the right one", "higher\nlower")
+        await teacher.press("Ask")
+        await student.until(lambda tab: QUESTION in tab.text)
+        await student.choose("lower")
+        assert "Your guess is in" in student.text
+        await teacher.press("Put the question away")
+        await student.press("Detach")
+        await student.until(lambda tab: "detached=1" in tab.query)
+        place = "&".join(part for part in student.query.split("&") if part.partition("=")[0] in ROOM_KEYS)
+        await student.close()
+        student = await Tab(f"{between.url}/{LAB.id}?{fields}&{place}").open()
+        assert not is_at_rest(student)
+        query, session, number = student.query, student._session, number_of(student)
+        await gone(between, [student], seconds)
+        assert (student._session, student.query, number_of(student)) == (session, query, number)
+        await student.until(lambda tab: key[:16] in tab.text)
+        again = await Tab(student.url).open()
+        assert (again.query, number_of(again)) == (query, number) and key[:16] in again.text
+        ends = [line["state"] for line in serving.runs() if line["key"] == key and not line["cached"]]
+        assert ends == ["done"] if seconds == 5 else set(ends) <= {"cancelled", "done"} and ends.count("done") == 1
+        room = Rooms(serving.store.with_name("rooms.sqlite"))
+        assert [guess.choice for guess in room.guesses(code, 1)] == [1]
+        assert student.errors == again.errors == []
+        await gather(tab.close() for tab in (teacher, student, again))
+
+    with network(serving) as between:
+        asyncio.run(story(between))
+    assert "Traceback" not in serving.log, serving.log
+
+
+@pytest.mark.slow
+def test_who_closes_a_tab_gives_its_run_up(serving):
+    """Other than a network that goes: a closed tab frees the core."""
+    params = long_run().replace(seed=7)
+    key = run_key(LAB, params)
+    fields = "&".join(f"{name}={values[0]}" for name, values in encode(LAB, PageState("shape_matters", params)).items())
+
+    async def story():
+        tab = await Tab(f"{serving.url}/{LAB.id}?{fields}").open()
+        assert not is_at_rest(tab)
+        await tab.close()
+        async with asyncio.timeout(120):
+            while not [line for line in serving.runs() if line["key"] == key]:
+                await asyncio.sleep(0.2)
+
+    asyncio.run(story())
+    assert [line["state"] for line in serving.runs() if line["key"] == key] == ["cancelled"]
 
 
 def test_who_detaches_keeps_a_page_of_their_own(serving):
     async def story():
         teacher, code = await opened_room(serving)
         teacher = await led_to(teacher, f"{LAB.id}?{STATE}")
-        student, other = await joined(serving, code, 2)
+        student, other = await joined(serving.url, code, 2)
         await gather(tab.until(lambda tab: "seed=" in tab.query) for tab in (student, other))
         await student.press("Detach")
         mine = student.query
@@ -200,6 +312,24 @@ def test_who_detaches_keeps_a_page_of_their_own(serving):
         await student.press("Leave")
         assert "room" not in student.query and "seat" not in student.query and student.intervals == []
         await gather(tab.close() for tab in (teacher, student, other, again))
+
+    asyncio.run(story())
+
+
+def test_a_press_counts_also_while_the_teacher_changes_something(serving):
+    async def story():
+        teacher, code = await opened_room(serving)
+        teacher = await led_to(teacher, f"{LAB.id}?{STATE}")
+        rooms = Rooms(serving.store.with_name("rooms.sqlite"))
+        for words, name, is_there in (("Detach", "detached", True), ("Leave", "room", False)):
+            (student,) = await joined(serving.url, code, 1)
+            await student.until(lambda tab: tab.page == LAB.id and is_at_rest(tab))
+            rooms.set(code, controls=not rooms.room(code).controls)
+            await student.press(words)
+            await student.poll()
+            assert (f"{name}=" in student.query) is is_there, words
+            await student.close()
+        await teacher.close()
 
     asyncio.run(story())
 

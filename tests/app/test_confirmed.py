@@ -61,7 +61,7 @@ def test_points_lie_on_the_axes_of_the_first_layer_that_has_both():
         assert point["encoding"][name]["scale"] == line["encoding"][name]["scale"]
         assert point["encoding"][name]["field"] == name
     assert {name: list(values) for name, values in made.data["confirmed"].items()} == {
-        "x": [1.0], "y": [0.5], "kind": ["confirmed"]
+        "x": [1.0], "y": [0.5], "source": ["confirmed"]
     }, "what is not finite is left out"  # fmt: skip
     assert "Confirmed: elsewhere (a device)." in made.alt and "(1, 0.5)" in made.alt
     assert made.note == "Look. Triangles, confirmed: elsewhere (a device)."
@@ -82,8 +82,8 @@ def test_points_that_cannot_lie_there_are_a_mistake():
     bare = finish(alt.Chart(alt.NamedData("line")).mark_rule().encode(alt.Y("b:Q")))
     with pytest.raises(ValueError, match="no layer with both axes"):
         with_points(plain(spec={"layer": [bare]}), Points([1.0], [1.0], "w"), "d")
-    shaped = alt.Chart(alt.NamedData("line")).mark_point().encode(alt.X("a:Q"), alt.Y("b:Q"), alt.Shape("run:N"))
-    with pytest.raises(ValueError, match="by their shapes"):
+    shaped = alt.Chart(alt.NamedData("line")).mark_point().encode(alt.X("a:Q"), alt.Y("b:Q"), alt.Opacity("run:N"))
+    with pytest.raises(ValueError, match="by their opacity"):
         with_points(plain(spec=finish(alt.layer(shaped))), Points([1.0], [1.0], "w"), "d")
 
 

@@ -102,7 +102,8 @@ def test_a_figure_of_several_views_keeps_its_shape():
 
 def test_long_captions_are_wrapped_and_keys_are_not_broken(view, pictures):
     words = figure_caption(view.lab, {f"run number {n}": view.focus for n in range(6)})
-    lines = pictures["error"].on_paper(words)["title"]["subtitle"]
+    told, *lines = pictures["error"].on_paper(words)["title"]["subtitle"]
+    assert told == " ".join(pictures["error"].spec["title"]["text"])
     assert len(lines) > 2 and " ".join(lines) == words
     assert sum(line.count(f"[{view.focus.key[:12]}]") for line in lines) == 6
 

@@ -36,8 +36,11 @@ def gallery():
     st.navigation([front, *pages.values()]).run()
 
 
-def opened():
-    app = AppTest.from_function(gallery, default_timeout=60).run()
+def opened(**query):
+    app = AppTest.from_function(gallery, default_timeout=60)
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
     assert not app.exception
     return app
 
@@ -117,7 +120,7 @@ def test_sixty_labs_have_sixty_cards(sixty, asked):
 
 def test_themes_and_words_choose_together(sixty, asked):
     app = opened()
-    app.button_group(key="gallery/themes").set_value(["theme 1", "theme 2"]).run()
+    app.button_group(key="gallery/theme").set_value(["theme 1", "theme 2"]).run()
     assert titles(app) == [lab.title for lab in sixty if lab.theme in ("theme 1", "theme 2")]
     app.text_input(key="gallery/search").set_value("NUMBER haochen 31").run()
     assert not app.exception
@@ -128,7 +131,7 @@ def test_themes_and_words_choose_together(sixty, asked):
     app.text_input(key="gallery/search").set_value("number 33").run()
     assert titles(app) == []
     assert any("No lab has all of these words" in box.value for box in app.info)
-    app.button_group(key="gallery/themes").set_value([]).run()
+    app.button_group(key="gallery/theme").set_value([]).run()
     assert titles(app) == ["Lab number 33"]
 
 
@@ -254,3 +257,29 @@ def test_an_activity_without_a_head_is_refused(text):
     with pytest.raises(ValueError, match="an activity begins"):
         activities.read(text)
     assert activities.read("---\ntitle: a: b\nlab: y\nminutes: 10\n---\n# z").title == "a: b"
+
+
+# -- the address -------------------------------------------------------------------------------------------------
+
+
+def test_the_address_holds_the_filters_and_restores_them(asked, sixty):
+    app = opened()
+    app.button_group(key="gallery/theme").set_value(["theme 1", "theme 2"]).run()
+    app.text_input(key="gallery/search").set_value("number 13").run()
+    assert not app.exception
+    address = dict(app.query_params.items())
+    assert address == {"theme": ["theme 1", "theme 2"], "search": "number 13"}
+    again = opened(**address)
+    assert titles(again) == titles(app) == ["Lab number 13"]
+    assert not again.warning
+    app.text_input(key="gallery/search").set_value("").run()
+    app.button_group(key="gallery/theme").set_value([]).run()
+    assert not list(app.query_params)
+
+
+def test_a_filter_that_is_not_there_is_named_and_the_rest_kept(asked, sixty):
+    app = opened(theme=["theme 1", "<b>alchemy</b>"], search="number 13")
+    assert titles(app) == ["Lab number 13"]
+    (box,) = app.warning
+    assert "alchemy" in box.value and "ignored" in box.value and "<b>" not in box.value.replace("\\<", "")
+    assert app.query_params["theme"] == "theme 1"

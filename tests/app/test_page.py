@@ -14,9 +14,8 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app.frame import look
+from app.frame import look, page
 from app.frame.runs import server_jobs
-from app.frame.share import address as address_of
 from app.frame.share import qr_code
 from app.frame.state import VIEW_KEYS, decode, encode, of_preset
 from app.server import SCRIPT
@@ -44,6 +43,8 @@ def opened(lab_id="label_noise", expect=True, wait=True, **query):
     app = AppTest.from_function(lab_script, kwargs={"lab_id": lab_id}, default_timeout=60)
     for name, value in query.items():
         app.query_params[name] = value
+    for fold in ("runs", "why", "rerun"):
+        app.session_state[f"fold/{fold}"] = True
     app.run()
     while wait and any(button.label == "Stop" for button in app.button):  # a busy machine shows its progress meanwhile
         time.sleep(0.2)
@@ -332,10 +333,11 @@ def link_shown(app):
 def test_every_option_of_a_link_is_a_control():
     app = opened(**SMALL)
     app.button_group(key="x/label_noise").set_value("log_step").run()
+    app.toggle(key="detail/label_noise/replicates").set_value(True).run()
     app.button(key="link").click().run()
     assert_sound(app)
-    state = encode(LAB, held(app))
-    assert link_shown(app) == {**state, "axis": ["log_step"]}
+    state = {**encode(LAB, held(app)), "axis": ["log_step"], "show": ["replicates"]}
+    assert address(app) == state, "the address holds what is looked at"
     # A run of the whole page closes the dialog, whose controls rerun it alone in a browser: hence the button each time.
     for change in (
         lambda: (app.toggle(key="link/present").set_value(True), app.toggle(key="link/embed").set_value(True)),
@@ -344,18 +346,25 @@ def test_every_option_of_a_link_is_a_control():
         change()
         app.button(key="link").click().run()
         assert_sound(app)
-    view = {"axis": ["log_step"], "present": ["1"], "embed": ["true"], "embed_options": ["dark_theme"]}
+    view = {"present": ["1"], "embed": ["true"], "embed_options": ["dark_theme"]}
     assert link_shown(app) == {**state, **view}
     assert any("<iframe" in code.value and "embed=true&amp;" in code.value for code in app.code)
     assert len(app.get("image")) == 1
     again = opened(**{**state, **view})
     assert held(again) == held(app)
     assert again.button_group(key="x/label_noise").value == "log_step"
+    assert again.toggle(key="detail/label_noise/replicates").value
 
 
-def test_the_link_of_the_default_page_is_its_bare_address():
-    assert address_of(LAB, of_preset(LAB, LAB.presets[0].id), "http://a/b") == "http://a/b"
-    assert address_of(LAB, of_preset(LAB, LAB.presets[0].id), "http://a/b", slides=True) == "http://a/b?embed=true"
+def test_a_link_to_the_default_page_says_which_runs_these_are():
+    """Its address is bare and follows the lab; a link that is given away means the same when a default changes."""
+    app = opened()
+    assert address(app) == {}
+    app.button(key="link").click().run()
+    (link,) = {code.value for code in app.code if code.value.startswith("?")}
+    query = parse_qs(link.removeprefix("?"), keep_blank_values=True)
+    assert query["v"] == [str(LAB.version)] and len(query["beside"]) == len(LAB.presets[0].beside)
+    assert decode(LAB, query) == (held(app), [])
 
 
 def test_a_link_is_drawn_as_a_code_that_says_the_same():
@@ -365,9 +374,20 @@ def test_a_link_is_drawn_as_a_code_that_says_the_same():
     assert qr_code("x" * 4000) is None
 
 
-def test_an_axis_that_is_not_there_is_ignored():
-    app = opened(axis="sideways", **SMALL)
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [
+        ({"axis": "sideways"}, "the axis sideways"),
+        ({"show": "ghosts"}, "switches on ghosts"),
+        ({"range": "error~x:3,1"}, "error~x:3,1"),
+    ],
+)
+def test_an_option_that_is_not_there_is_named_and_the_rest_kept(part, named):
+    app = opened(**part, **SMALL)
     assert app.button_group(key="x/label_noise").value == "step"
+    assert held(app).focus.steps == 60
+    assert [box for box in app.warning if named in unescaped(box.value) and "gnored" in box.value]
+    assert not set(part) & set(app.query_params), "the address says what is shown"
 
 
 def test_no_lab_has_a_field_of_the_name_of_an_option():
@@ -414,20 +434,22 @@ def test_the_newest_confirmation_has_a_section_below_the_pictures(monkeypatch):
     def headings(app):
         return [header.value for header in app.header]
 
+    drawings = []
+    real = page.player
+    monkeypatch.setattr(page, "player", lambda drawn, **how: (drawings.extend(drawn), real(drawn, **how)))
     app = opened(**SMALL)
-    assert headings(app)[:2] == ["Confirmed by independent experiments", "Does the theory hold here?"]
+    wanted = ["Pictures", "Confirmed by independent experiments", "Does the theory hold here?"]
+    assert [heading for heading in headings(app) if heading in wanted] == wanted
     captions = [unescaped(one.value) for one in app.caption]
     assert captions.count(said) == 1
     for row in report["experiments"]:
-        assert any(row["title"] in words for words in captions)
-    assert (
-        len([words for words in captions if "Triangles, confirmed: " in words and report["device_name"] in words]) == 1
-    )
-    tables = [box.value for box in app.dataframe]
-    assert any("confirmed" in set(table["table"]) for table in tables if "table" in table), "points are in the tables"
+        assert any(row["title"] in one.get("note", "") for one in drawings)
+    with_triangles = [one for one in drawings if "Triangles, confirmed: " in one.get("note", "")]
+    assert len(with_triangles) == 1 and report["device_name"] in with_triangles[0]["note"]
+    assert "confirmed" in with_triangles[0]["data"], "points are in the tables"
     monkeypatch.setattr(confirmations, "newest", lambda lab_id: None)
     without = opened(**SMALL)
-    assert headings(without)[0] == "Does the theory hold here?"
+    assert [heading for heading in headings(without) if heading in wanted] == [wanted[0], wanted[2]]
     assert not any("onfirmed" in one.value for one in without.caption)
 
 

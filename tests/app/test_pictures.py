@@ -22,6 +22,7 @@ from app.frame.pictures import (
     band_words,
     overlay,
     overlay_preview,
+    rounds,
 )
 from app.frame.player import PAPER, pack
 from app.frame.runs import View
@@ -218,6 +219,21 @@ def test_diverged_replicates_leave_the_band_and_are_counted():
     assert f"{stopped.sum()} of {len(stopped)} ({view.focus_label})" in band_words(view)
 
 
+RATED = [lab.id for lab in all_labs() if "learning_rate" in lab.params.make().active()]
+
+
+@pytest.mark.parametrize("lab_id", RATED)
+def test_words_about_a_run_at_the_largest_rate_hold_no_nan(lab_id):
+    """In most labs every replicate diverges there, and no picture has an end to tell."""
+    lab = get_lab(lab_id)
+    params = lab.params.make(learning_rate=lab.params.fields()["learning_rate"].le, steps=300)
+    words = [
+        f"{picture.title} {picture.alt} {picture.note}"
+        for picture in pictures_of(view_of(lab_id, PageState(lab.presets[0].id, params)))
+    ]
+    assert words and not [one for one in words if re.search(r"\b(nan|inf)\b", one, re.IGNORECASE)]
+
+
 def test_a_run_of_which_nothing_is_left_ends_where_it_diverged():
     params = LAB.params.make(algorithm="minibatch_noise", learning_rate=0.05, steps=2000)
     view = view_of("label_noise", PageState("edge", params))
@@ -244,7 +260,7 @@ def test_a_floor_of_zero_has_no_place_on_a_log_axis():
 def test_an_overlay_without_any_theory_is_drawn_without_one():
     view = preset_view("label_noise", "spherical")
     drawn = overlay(view, "test_error", id="e", title="t")
-    assert set(drawn.data) == {"lines"}
+    assert set(drawn.data) == {"lines", "one"}
     pack([drawn.for_player()], steps=drawn.steps.tolist(), step_label="step", key="k")
 
 
@@ -264,6 +280,19 @@ def test_small_and_large_axes_have_legible_ticks():
     drawn = overlay(view, "test_error", id="e", title="t", thin="slow_flow_test_error")
     svg = vl_convert.vegalite_to_svg(drawn.on_paper(""))
     assert "10⁻⁴" in svg and "0.0001" not in svg and "1e-" not in svg
+
+
+@pytest.mark.parametrize(
+    ("span", "ticks"),
+    [
+        ((0.03, 2.7), [0.05, 0.1, 0.2, 0.5, 1.0, 2.0]),
+        ((1.2, 40.0), [2.0, 5.0, 10.0, 20.0]),
+        ((0.003, 2000.0), [0.01, 0.1, 1.0, 10.0, 100.0, 1000.0]),
+        ((1e-9, 3e-8), [1e-9, 1e-8]),
+    ],
+)
+def test_a_short_log_axis_has_ticks_between_the_powers_of_ten(span, ticks):
+    assert rounds(*span) == pytest.approx(ticks)
 
 
 def test_what_is_recorded_so_far_can_be_drawn_from_the_first_moment():
@@ -300,7 +329,7 @@ def test_several_series_are_told_apart_by_colour_and_style():
 def test_a_curve_is_drawn_with_its_own_chalk_or_none():
     view = preset_view("label_noise", "too_few_samples")
     bare = overlay(view, [Curve("bare", view.focus, "test_error", None)], id="e", title="t")
-    assert set(bare.data) == {"lines"} and "theory" not in bare.alt
+    assert set(bare.data) == {"lines", "one"} and "theory" not in bare.alt
     chalked = overlay(view, [Curve("chalked", view.focus, "test_error", "test_error")], id="e", title="t")
     assert len(chalked.data["theory"]["value"]) > 0
     assert str(STYLES[1]) not in str(chalked.spec), "one style alone needs no mention"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from app.frame.runs import server_jobs
 from app.room import ensemble, me
-from app.room.store import Question
+from app.room.store import Guess, Question
 from app.server import SCRIPT
 from sims.engine import get_lab
 from sims.engine.keys import run_key
@@ -75,6 +76,22 @@ def test_rooms_can_be_switched_off(monkeypatch, own_store):
     assert not app.exception and "room" not in app.query_params
     assert any("Rooms are switched off" in box.value for box in app.warning)
     assert not own_store.with_name("rooms.sqlite").exists()
+
+
+def panel_script():
+    from app.room.panel import room_page
+
+    room_page({}, "room")
+
+
+def test_a_file_that_cannot_be_used_is_told_where_rooms_are_opened(own_store):
+    own_store.parent.mkdir(parents=True, exist_ok=True)
+    own_store.with_name("rooms.sqlite").write_bytes(b"this is no database" * 100)
+    app = AppTest.from_function(panel_script, default_timeout=60).run()
+    (told,) = [box.value for box in app.warning]
+    assert "is damaged, and was set aside" in told
+    settled(button(app, "Open a room").click().run())
+    assert told in [box.value for box in app.warning] and app.title[0].value.startswith("Room ")
 
 
 def texts(app):
@@ -192,6 +209,53 @@ def test_while_the_class_guesses_nothing_gives_the_answer_away(room, hides):
     settled(app.run())
     assert "Does the theory hold here?" in [head.value for head in app.header]
     assert any("1 of 1 · your guess **✓ the outcome**" in bar.proto.text for bar in app.get("progress"))
+
+
+def test_what_is_hidden_is_not_shown_while_it_is_computed(room, monkeypatch):
+    """A long run is drawn as it goes on; not while the class is to guess it."""
+    monkeypatch.setattr(sys.modules["app.frame.runs"], "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(sys.modules["sims.engine.jobs"], "THREAD_SECONDS", 1e9)
+    long = {**SMALL, "steps": "100000000", "replicates": "1"}
+    monkeypatch.setattr(sys.modules["app.frame.runs"], "LIVE_SECONDS", 1e9)
+    me.rooms().show(room.code, LAB.id, {name: [value] for name, value in long.items()})
+    me.rooms().ask(room.code, Question("Up?", LAB.id, choices=("yes", "no"), hides="simulation"))
+    app = AppTest.from_function(lab_script, kwargs={"lab_id": LAB.id}, default_timeout=60)
+    app.query_params["room"] = room.code
+    app.run()
+    assert any(one.label == "Stop" for one in app.button) and not app.get("vega_lite_chart")
+    me.rooms().reveal(room.code)
+    app.run()
+    assert app.get("vega_lite_chart")
+    button(app, "Stop").click().run()
+
+
+def test_the_classs_screen_shows_the_way_in_and_then_what_the_class_is_asked(room):
+    rooms = me.rooms()
+    empty, _ = rooms.open()
+    waiting = AppTest.from_function(panel_script, default_timeout=60)
+    for name, value in {"room": empty.code, "screen": "1"}.items():
+        waiting.query_params[name] = value
+    settled(waiting.run())
+    assert [one for one in waiting.code if f"room={empty.code}" in one.value]
+    assert not waiting.button, "it has no controls"
+
+    def has_band(app):
+        return any(one.label == "Everyone's ensemble" for one in app.toggle)
+
+    assert has_band(opened(room=room.code, screen="1"))
+    rooms.ask(room.code, Question("Where?", LAB.id, kind="point", hides="simulation"))
+    rooms.guess(room.code, rooms.join(room.code).token, 1, Guess(x=30.0, y=1.0))
+    rooms.reveal(room.code)
+    app = opened(room=room.code, screen="1")
+    assert "**Where?**" in texts(app) and not has_band(app), "the guesses are not pushed off the screen"
+
+
+def test_who_has_guessed_and_left_is_counted_without_nonsense(room):
+    rooms = me.rooms()
+    rooms.ask(room.code, Question("Up?", LAB.id, choices=("yes", "no")))
+    for _ in range(3):
+        rooms.guess(room.code, rooms.join(room.code).token, 1, Guess(choice=0))
+    assert "3 have guessed." in texts(opened(room=room.code))
 
 
 def test_two_runs_that_disagree_raise_the_alarm_on_the_page(room, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import xml.etree.ElementTree as ET
 import zipfile
 
 import pandas as pd
@@ -12,9 +13,10 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app.frame import seen
-from app.frame.runs import server_jobs
+from app.frame.runs import View, server_jobs
 from app.frame.seen import Seen
 from app.frame.state import PageState, of_preset
+from app.frame.thumbnail import HEIGHT, WIDTH, thumbnail
 from sims.engine import execute, get_lab
 from sims.engine.keys import run_key
 from sims.engine.rerun import rerun
@@ -51,8 +53,14 @@ def state(app):
 
 
 def titles(app):
-    of_the_lab = ("Confirmed by independent experiments", "Does the theory hold here?")
-    return [head.value for head in app.header if head.value not in of_the_lab]
+    """The runs of the list, without the headings of the lab's page."""
+    of_lab = (
+        "Pictures",
+        "What the theory says, in numbers",
+        "Confirmed by independent experiments",
+        "Does the theory hold here?",
+    )
+    return [head.value for head in app.header if head.value not in of_lab]
 
 
 @pytest.fixture(autouse=True)
@@ -166,16 +174,25 @@ def test_a_tab_keeps_the_newest_runs_and_those_with_a_name(monkeypatch):
     held = {}
     monkeypatch.setattr(seen.st, "session_state", {seen._HELD: held})
 
-    class View:
-        lab = LAB
-        state = of_preset(LAB, "shape_matters")
-
-        def __init__(self, run):
-            self.runs = {"label": run}
-
     runs = [execute(LAB, seen_run().params.replace(seed=seed)) for seed in range(4)]
-    seen.note(View(runs[0]))
+    views = [View(LAB, of_preset(LAB, "shape_matters"), {"label": run}) for run in runs]
+    seen.note(views[0], "test_error")
     seen.rename(runs[0].key, "kept")
-    for run in runs[1:]:
-        seen.note(View(run))
+    for view in views[1:]:
+        seen.note(view, "test_error")
     assert list(held) == [runs[0].key, runs[3].key]
+
+
+def test_a_run_is_shown_in_small_with_its_chalk_line():
+    view = View(LAB, of_preset(LAB, "shape_matters"), {"label": execute(LAB, seen_run().params)})
+    for log_x in (False, True):
+        drawn = ET.fromstring(thumbnail(LAB, view.focus, "test_error", log_x))
+        run, chalk = (
+            [tuple(map(float, pair.split(","))) for pair in line.get("points").split()]
+            for line in sorted(drawn, key=lambda line: line.get("stroke-dasharray") or "")
+        )
+        assert len(run) == len(chalk) > 10
+        assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in (*run, *chalk))
+        assert [x for x, _ in run] == sorted(x for x, _ in run)
+    app = opened(**SMALL)
+    assert len(app.get("image")) == len(titles(app))

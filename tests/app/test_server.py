@@ -14,9 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -26,6 +27,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import ClientConnection, connect
 
 from app import net, server
+from app.frame import runs
 
 ROOT = Path(server.__file__).resolve().parents[1]
 PUBLIC = "lecture.example.org"
@@ -414,6 +416,52 @@ def test_a_little_after_a_tab_has_gone_its_runs_are_looked_after(monkeypatch: py
     assert gone.wait(10) and house.sessions == 0
 
 
+@pytest.mark.usefixtures("any_host")
+@pytest.mark.parametrize(
+    ("code", "is_awaited"), [(1001, False), (1000, False), (1005, True), (1006, True), (None, True)]
+)
+def test_who_said_no_goodbye_is_expected_back(
+    monkeypatch: pytest.MonkeyPatch, code: int | None, is_awaited: bool
+) -> None:
+    """A browser says goodbye when its tab is closed, and a network that goes says nothing."""
+    clock = Clock(1e9)
+    monkeypatch.setattr(server.time, "monotonic", clock.monotonic)
+    house = server.House()  # type: ignore[arg-type]
+    message = ForwardMsg()
+    message.new_session.initialize.session_id = "anna"
+
+    async def app(_: object, receive: Callable[[], Awaitable[dict]], send: Callable[[dict], Awaitable[None]]) -> None:
+        await send({"type": "websocket.send", "bytes": message.SerializeToString()})
+        await receive()
+
+    async def tab() -> None:
+        async def receive() -> dict:
+            return {"type": "websocket.disconnect", "code": code}
+
+        async def send(_: dict) -> None:
+            pass
+
+        scope = {"type": "websocket", "path": server.STREAM, "client": ("127.0.0.1", 1), "headers": []}
+        await server.Gate(app, house)(scope, receive, send)  # type: ignore[arg-type]
+
+    asyncio.run(tab())
+    assert house.awaited() == ({"anna"} if is_awaited else set())
+    clock.now += server.GRACE_SECONDS
+    assert house.awaited() == set()
+
+
+def test_only_closed_tabs_give_their_runs_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those whose network is gone for a moment, nor the server's own: pictures of cards were lost to that."""
+    given_up: list[str] = []
+    held = {"here", "closed", "awaited", runs.WARM_UP, runs.CARDS}
+    jobs = SimpleNamespace(sessions=lambda: held, release=given_up.append)
+    monkeypatch.setattr(runs, "server_jobs", lambda: jobs)
+    active = SimpleNamespace(is_active_session=lambda session: session == "here")
+    monkeypatch.setattr(runs.runtime, "get_instance", lambda: active)
+    runs.release_absent({"awaited"})
+    assert given_up == ["closed"]
+
+
 class Clock:
     """A clock that moves when somebody sleeps, in place of the `time` module and of an event."""
 
@@ -525,42 +573,3 @@ def test_own_addresses_can_be_bound() -> None:
     for address in net.own_addresses():
         with socket.socket() as sock:
             sock.bind((address, 0))
-
-
-# The container image, as far as its recipe shows.
-
-
-def instructions() -> list[tuple[str, str]]:
-    text = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
-    lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return [(word.upper(), rest) for word, rest in lines]
-
-
-def test_the_image_runs_as_nobody_in_particular_and_reports_its_health() -> None:
-    recipe = instructions()
-    users = [rest for word, rest in recipe if word == "USER"]
-    assert users
-    assert int(users[-1]) > 0
-    assert any(word == "HEALTHCHECK" and "/health" in rest for word, rest in recipe)
-    assert not any(word == "ADD" for word, _ in recipe)
-    assert re.search(r"python:\d+\.\d+\.\d+-slim-\w+$", next(rest for word, rest in recipe if word == "FROM"))
-    assert any(word == "RUN" and "--require-hashes" in rest for word, rest in recipe)
-
-
-def test_the_image_copies_what_exists() -> None:
-    sources = [name for word, rest in instructions() if word == "COPY" for name in rest.split()[:-1]]
-    assert {"app", "sims", "theory"} <= set(sources)
-    assert [name for name in sources if not (ROOT / name).exists()] == []
-
-
-def test_the_image_lock_pins_what_we_require_with_hashes_and_no_place() -> None:
-    lock = (ROOT / "requirements-image.lock").read_text()
-    locked = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", lock, re.M))
-    wanted = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / "requirements.txt").read_text(), re.M))
-    assert {name: locked[name].removesuffix("+cpu") for name in wanted} == wanted
-    assert locked["torch"].endswith("+cpu")
-    assert lock.count("--hash=sha256:") >= len(locked)
-    assert not re.search(r"://|file:|^-|/opt|/home", lock, re.M)
-    python = re.search(r"FROM .*python:(\d+\.\d+)", (ROOT / "Dockerfile").read_text())
-    assert python
-    assert f"--python-version {python[1]} " in (ROOT / "Makefile").read_text()

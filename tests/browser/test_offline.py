@@ -3,6 +3,7 @@
 import pytest
 
 from app.frame.offline import offline_page
+from app.frame.page import lab_module
 from sims.engine import all_labs
 from tests.app.samples import pictures_of, preset_view
 
@@ -32,7 +33,8 @@ def without_network(browser):
 def test_the_file_plays_without_a_network(without_network, tmp_path, lab):
     view = preset_view(lab.id, lab.presets[0].id)
     path = tmp_path / "page.html"
-    path.write_bytes(offline_page(view, pictures_of(view), "http://127.0.0.1:8501/"))
+    formulas = lab_module(lab.id).STORY.formulas
+    path.write_bytes(offline_page(view, pictures_of(view), formulas, "http://127.0.0.1:8501/"))
     page, requests, errors = without_network(path, viewport={"width": 375, "height": 800}, color_scheme="dark")
     pictures = page.get_by_role("img")
     assert pictures.count() == len(pictures_of(view))

@@ -41,6 +41,7 @@ def test_a_sweep_fills_in_and_a_cell_opens_its_run(visit, house):
         cells(page).nth(3).click()
     run = opening.value
     run.get_by_role("heading", name=LAB.title).wait_for()
+    run.get_by_text("Rerun this, take it away").click()
     shown = run.locator('[data-testid="stCaptionContainer"]', has_text="Key ").first
     shown.wait_for(state="attached")
     query = parse_qs(urlsplit(run.url).query)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import random
 from functools import cache
 
 import numpy as np
@@ -11,7 +12,8 @@ from sims.connect_not_collapse import experiment, kernels
 from sims.connect_not_collapse.lab import LAB
 from sims.engine import BadInput, execute
 from sims.engine.claims import judge
-from sims.engine.ledger import QUICK_SECONDS, entries
+from sims.engine.ledger import QUICK_SECONDS, claim_runs, entries
+from tests.test_contracts import draw_params
 
 make = LAB.params.make
 run_of = cache(lambda params: execute(LAB, params))
@@ -49,6 +51,16 @@ def test_bad_input_is_refused_with_a_way_out(changes, words):
         make(changes)
     for word in words:
         assert word in str(refusal.value)
+
+
+def test_of_any_params_the_theory_says_a_number_or_why_there_is_none():
+    rng = random.Random(17)
+    for params in [draw_params(LAB, rng) for _ in range(300)]:
+        found = LAB.predict(params)
+        for name, value in found.prediction.items():
+            assert value is not None or found.about[name].reason, (name, params.changed())
+            assert value is None or np.all(np.isfinite(value)), (name, params.changed())
+            assert found.claimed(name).dtype == bool
 
 
 @pytest.mark.parametrize("weights", [(0.8, 0.1, 0.05, 0.05), (0.8, 0.05, 0.05, 0.1), (0.8, 0.05, 0.1, 0.05)])
@@ -175,6 +187,35 @@ def test_claims_of_the_presets(entry):
 def test_every_claim_is_judged_and_some_fail():
     assert {entry.claim.id for entry in ENTRIES} == set(CLAIMS)
     assert {e.claim.id for e in ENTRIES if e.expected == "fails"} == {"told_domains_transfer", "alike_is_enough"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steps": 3},
+        {"across_domains": 0.02, "training": "eigen"},
+        {"within": 0.1, "across_domains": 0.0, "across_classes": 0.0, "across_both": 1.0, "training": "eigen"},
+        {"within": 1.0, "across_domains": 0.0, "across_classes": 0.0, "across_both": 0.0, "n_features": 4, "steps": 9},
+        {"across_domains": 0.08, "across_both": 0.08, "training": "eigen"},
+        {"classes": 10, "training": "eigen", "n_features": 20},
+        {"n_features": 1, "training": "eigen"},
+        {**LINKS, "nodes_per_block": 2},
+        {"graph": "random", "nodes_per_block": 1, "n_features": 4, "steps": 5},
+        {"learning_rate": 4000.0, "steps": 50},
+        {"method": "alignment", "classes": 10, "steps": 4, "widths": (0.05,) * 8},
+        {"method": "alignment", "separation": 100.0, "start_spread": 0.01, "step_scale": 10.0, "steps": 40},
+    ],
+)
+def test_claims_answer_for_any_params(changes):
+    """No claim raises for a run that can be made, and the runs that it is judged on are valid and more than one."""
+    params = make({**changes, "replicates": 2}, seed=7)
+    run = run_of(params)
+    for claim in LAB.claims:
+        assert claim.assumes(params) is None or isinstance(claim.assumes(params), str)
+        if claim.about(params):
+            assert all(one.replicates > 1 for one in claim_runs(claim, params))
+            if claim.over is None:
+                assert judge(claim, [run]).verdict in ("holds", "fails", "undecided"), claim.id
 
 
 def as_if(run, **changes):

@@ -1,5 +1,7 @@
 """Every claim gives the verdict that its preset expects, and can give another one."""
 
+from functools import cache
+
 import pytest
 
 from sims.engine import execute
@@ -11,6 +13,12 @@ CLAIMS = {claim.id: claim for claim in LAB.claims}
 ENTRIES = entries(LAB)
 SLOW = ("wrong_turn", "nonlinear_teachers", "more_layers", "too_few_prompts", "other_covariates", "tasks_with_a_mean")
 make = LAB.params.make
+
+
+@cache
+def run_of(params):
+    """A run that several claims are judged on."""
+    return execute(LAB, params)
 
 
 def verdict(claim_id, *params):
@@ -29,7 +37,7 @@ def preset(name):
 def judged(name):
     """Every claim that is judged on the runs of a preset alone, with its verdict and what the preset expects."""
     for params in LAB.runs(preset(name)).values():
-        run = execute(LAB, params)
+        run = run_of(params)
         for claim in LAB.claims:
             if claim.about(params) and claim.over is None:
                 yield claim.id, judge(claim, [run]).verdict, preset(name).expect.get(claim.id, "holds")
@@ -71,7 +79,7 @@ def test_claims_on_the_runs_at_hand_of_slow_presets(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", [e for e in ENTRIES if e.claim.over], ids=lambda e: f"{e.preset.id}-{e.claim.id}")
 def test_claims_over_many_runs(entry):
-    assert judge(entry.claim, [execute(LAB, params) for params in entry.runs]).verdict == entry.expected
+    assert judge(entry.claim, [run_of(params) for params in entry.runs]).verdict == entry.expected
 
 
 def test_studies_can_be_made_from_any_run():

@@ -1,5 +1,7 @@
 """Every claim gives the verdict that its preset expects, and can give another one."""
 
+from functools import cache
+
 import pytest
 
 from sims.engine import execute
@@ -11,8 +13,14 @@ CLAIMS = {claim.id: claim for claim in LAB.claims}
 ENTRIES = entries(LAB)
 
 
+@cache
+def run_of(params):
+    """A run that several claims are judged on."""
+    return execute(LAB, params)
+
+
 def verdict(claim_id, *params):
-    return judge(CLAIMS[claim_id], [execute(LAB, one) for one in params]).verdict
+    return judge(CLAIMS[claim_id], [run_of(one) for one in params]).verdict
 
 
 def test_expectations_name_claims_about_the_preset():
@@ -30,7 +38,7 @@ def test_every_claim_is_judged_and_some_fail():
 @pytest.mark.parametrize("preset", LAB.presets, ids=lambda preset: preset.id)
 def test_claims_on_the_run_at_hand(preset):
     params = LAB.focus(preset)
-    run = execute(LAB, params)
+    run = run_of(params)
     for claim in LAB.claims:
         if claim.about(params) and claim.over is None:
             assert judge(claim, [run]).verdict == preset.expect.get(claim.id, "holds"), claim.id
