@@ -13,6 +13,7 @@ import streamlit as st
 from sims.engine import BadInput, Lab, get_lab
 
 from ..frame import look
+from ..frame.page import link_held
 from ..frame.runs import View
 from ..frame.state import TAB_KEYS, decode, encode
 from ..frame.words import escape
@@ -176,9 +177,10 @@ def _after(part: Part, room: Room, lab_id: str, followed: bool) -> None:
 
 def _show_class(part: Part, lab_id: str) -> None:
     """Show the class the teacher's page, while the teacher leads; and what is open beside it."""
+    link = link_held(get_lab(lab_id))
     try:
-        if house().room(part.code).leading:
-            house().show(part.code, lab_id, own_address())
+        if link is not None and house().room(part.code).leading:
+            house().show(part.code, lab_id, link)
         activity = guide.opened(get_lab(lab_id))
         step = guide.step_of(activity) if activity is not None else 0
         house().set(part.code, activity="" if activity is None else activity.id, step=step)

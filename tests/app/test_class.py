@@ -243,6 +243,10 @@ def test_a_network_that_is_gone_costs_a_student_nothing(serving, seconds):
         await student.choose("lower")
         assert "Your guess is in" in student.text
         await teacher.press("Put the question away")
+        shown = Rooms(serving.store.with_name("rooms.sqlite")).room(code)
+        assert shown.lab == LAB.id and {name: shown.query[name] for name in FIELDS} == {
+            name: [str(value)] for name, value in FIELDS.items()
+        }, "the class is still shown the teacher's page"
         await student.press("Detach")
         await student.until(lambda tab: "detached=1" in tab.query)
         place = "&".join(part for part in student.query.split("&") if part.partition("=")[0] in ROOM_KEYS)
@@ -252,8 +256,10 @@ def test_a_network_that_is_gone_costs_a_student_nothing(serving, seconds):
         query, session, number = student.query, student._session, number_of(student)
         await gone(between, [student], seconds)
         assert (student._session, student.query, number_of(student)) == (session, query, number)
+        await student.unfold("Rerun this, take it away")
         await student.until(lambda tab: key[:16] in tab.text)
         again = await Tab(student.url).open()
+        await again.unfold("Rerun this, take it away")
         assert (again.query, number_of(again)) == (query, number) and key[:16] in again.text
         ends = [line["state"] for line in serving.runs() if line["key"] == key and not line["cached"]]
         assert ends == ["done"] if seconds == 5 else set(ends) <= {"cancelled", "done"} and ends.count("done") == 1
