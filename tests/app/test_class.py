@@ -265,6 +265,7 @@ def test_a_network_that_is_gone_costs_a_student_nothing(serving, seconds):
         assert ends == ["done"] if seconds == 5 else set(ends) <= {"cancelled", "done"} and ends.count("done") == 1
         room = Rooms(serving.store.with_name("rooms.sqlite"))
         assert [guess.choice for guess in room.guesses(code, 1)] == [1]
+        await again.until(lambda tab: "2 of 2 computed" in tab.text)
         assert student.errors == again.errors == []
         await gather(tab.close() for tab in (teacher, student, again))
 
