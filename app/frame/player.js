@@ -744,10 +744,13 @@ class Player {
 
 // --------------------------------------------------------------------------------------------- small helpers
 
-/** The player that answers keys which are nobody's: the one touched last, else the first that moves. */
+/** The player that answers keys which are nobody's: the one touched last, else the first of the page that moves. */
 function lead() {
   const moving = mounted.filter((player) => player.model && player.last > 0);
-  return moving.includes(leading) ? leading : moving[0];
+  if (moving.includes(leading)) return leading;
+  const place = (player) => player.root.getRootNode().host ?? player.root;
+  const follows = (one, other) => place(one).compareDocumentPosition(place(other)) & Node.DOCUMENT_POSITION_PRECEDING;
+  return moving.reduce((first, player) => (first && !follows(first, player) ? first : player), undefined);
 }
 
 function nearest(steps, step) {

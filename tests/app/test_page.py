@@ -14,7 +14,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app.frame import look, page
+from app.frame import confirmed, look, page
 from app.frame.runs import server_jobs
 from app.frame.share import qr_code
 from app.frame.state import VIEW_KEYS, decode, encode, of_preset
@@ -436,7 +436,8 @@ def test_the_newest_confirmation_has_a_section_below_the_pictures(monkeypatch):
 
     drawings = []
     real = page.player
-    monkeypatch.setattr(page, "player", lambda drawn, **how: (drawings.extend(drawn), real(drawn, **how)))
+    for module in (page, confirmed):
+        monkeypatch.setattr(module, "player", lambda drawn, **how: (drawings.extend(drawn), real(drawn, **how)))
     app = opened(**SMALL)
     wanted = ["Pictures", "Confirmed by independent experiments", "Does the theory hold here?"]
     assert [heading for heading in headings(app) if heading in wanted] == wanted

@@ -23,7 +23,7 @@ from app.frame.specs import fill, lift, units
 from app.frame.state import PageState, of_preset
 from app.frame.views import looked_at, unmet
 from sims.engine import all_labs, get_lab
-from tests.app.samples import PRESETS, pictures_of, preset_view, view_of
+from tests.app.samples import FIRST_PRESETS, pictures_of, preset_view, view_of
 
 LABS = all_labs()
 LAB = get_lab("label_noise")
@@ -176,7 +176,7 @@ def test_there_is_no_difference_of_one_run():
     assert [p.id for p in looked_at(pictures_of(view), view, options)] == [p.id for p in pictures_of(view)]
 
 
-@pytest.mark.parametrize(("lab_id", "preset"), PRESETS)
+@pytest.mark.parametrize(("lab_id", "preset"), FIRST_PRESETS)
 def test_every_preset_can_be_compared(lab_id, preset):
     view = preset_view(lab_id, preset, "log_step")
     found = looked_at(pictures_of(view), view, Options("log_step", frozenset({"difference"})))
@@ -190,7 +190,7 @@ def test_every_preset_can_be_compared(lab_id, preset):
 # -- axes that stand still -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("lab_id", "preset"), PRESETS)
+@pytest.mark.parametrize(("lab_id", "preset"), FIRST_PRESETS)
 def test_axes_that_are_kept_are_those_that_were_seen(lab_id, preset):
     view = preset_view(lab_id, preset)
     for picture in pictures_of(view):
@@ -224,7 +224,7 @@ def test_a_range_that_an_axis_has_no_room_for_is_named():
 # -- names on the lines --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("lab_id", "preset"), PRESETS)
+@pytest.mark.parametrize(("lab_id", "preset"), FIRST_PRESETS)
 def test_for_a_room_every_line_of_an_overlay_has_its_name_beside_it(lab_id, preset):
     for picture in pictures_of(preset_view(lab_id, preset)):
         named = on_lines(picture)
