@@ -260,7 +260,7 @@ def test_the_keyboard_alone_is_enough(visit, house, lab):
     tab_to(page, "Next")
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile(f"preset={lab.presets[1].id}"))
-    root = settled(page)
+    settled(page)
     tab_to(page, "^Play$")
     page.keyboard.press("Space")
     page.wait_for_function(
