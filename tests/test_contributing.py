@@ -116,6 +116,7 @@ def test_the_lints_its_own_tests_its_activity_and_its_golden_numbers_pass(tree):
 @pytest.mark.slow
 def test_it_keeps_the_contracts_of_all_labs_and_its_theory_is_typed(tree):
     assert passed(tree, "tests/test_contracts.py", "-k", LAB) > 20
+    assert passed(tree, "tests/app/test_formula.py", "-k", LAB) >= 4
     tree("-m", "mypy", "--cache-dir", os.devnull, f"theory/{LAB}.py")
 
 
