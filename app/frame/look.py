@@ -19,7 +19,9 @@ _ALWAYS = """
 <style>
 [data-testid="stCode"] .token.parameter { color: inherit !important; } /* too pale on white */
 .linked-field { outline: 2px solid currentColor; outline-offset: 4px; border-radius: 0.25rem; }
-[data-testid="stCode"] > pre + div, [data-testid="stCode"] > pre + div * { opacity: 1; transform: none; }
+[data-testid="stCode"] > pre + div, [data-testid="stCode"] > pre + div * {
+  opacity: 1; transform: none; visibility: visible;
+}
 :has(> .st-key-pictures-head) { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 [data-testid="stCaptionContainer"] { color: inherit; opacity: 0.8; }
 .stMain h2 { font-size: 1.35rem; padding-block: 0.4rem; }
