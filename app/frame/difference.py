@@ -13,6 +13,7 @@ from .pictures import HIGH, LOW, X_AXES, Picture
 from .runs import View
 
 Array = NDArray[np.float64]
+DIFFERENCE_ID = "_difference"  # how the id of its picture ends
 
 
 def difference(view: View, picture: Picture) -> Picture | None:
@@ -52,7 +53,7 @@ def difference(view: View, picture: Picture) -> Picture | None:
     spec["layer"].append({"data": {"name": "equal"}, "mark": mark, "encoding": {"y": y.of("value")}})
     said = " ".join(part["said"] for part in parts)
     return Picture(
-        id=f"{picture.id}_difference",
+        id=f"{picture.id}{DIFFERENCE_ID}",
         title=f"{picture.title}: {verb} to {view.focus_label}",
         spec=spec,
         alt=said,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .axes import with_ranges
-from .difference import difference
+from .difference import DIFFERENCE_ID, difference
 from .options import DIFFERENCE, Options
 from .pictures import Picture
 from .runs import View
@@ -23,9 +23,14 @@ def looked_at(pictures: Sequence[Picture], view: View, options: Options) -> list
 
 
 def unmet(pictures: Sequence[Picture], options: Options) -> list[str]:
-    """A sentence for each axis that a link wants to stand still and that is not there, or has no room for it."""
+    """A sentence for each option that the pictures cannot meet.
+
+    That is an axis which is to stand still and is not there, or has no room for it, and a difference of no curves.
+    """
     by_id = {picture.id: picture for picture in pictures}
     sentences = []
+    if DIFFERENCE in options.shown and not any(name.endswith(DIFFERENCE_ID) for name in by_id):
+        sentences.append("No picture here has curves of two runs whose difference could be drawn.")
     for name, ranges in options.ranges.items():
         if name not in by_id:
             sentences.append(f"The axes of {name} are kept, a picture that is not on this page now.")

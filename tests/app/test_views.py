@@ -219,6 +219,7 @@ def test_a_range_that_an_axis_has_no_room_for_is_named():
     assert "does not fit" in unmet([picture], Options("step", ranges={"error": {"y": (-1.0, 1.0)}}))[0]
     assert "not on this page" in unmet([picture], Options("step", ranges={"ghost": {"y": (1.0, 2.0)}}))[0]
     assert unmet([picture], Options("step", ranges={"error": {"y": (1.0, 2.0)}})) == []
+    assert "could be drawn" in unmet([picture], Options("step", shown=frozenset({"difference"})))[0]
 
 
 # -- names on the lines --------------------------------------------------------------------------------------------
