@@ -321,6 +321,9 @@ class Tab:
         if status != fragment:
             shown = {fragment for fragment, _ in self._elements.values()}
             self._fragments = {key: every for key, every in self._fragments.items() if key in shown}
+            # A widget that is gone is forgotten, as the frontend does: it would count as changed when it comes back.
+            here = {getattr(one, "id", "") for _, one in self.elements()} | self._folds.keys()
+            self._states = {identity: state for identity, state in self._states.items() if identity in here}
         async with self._finished:
             self._runs += 1
             self._finished.notify_all()
