@@ -138,16 +138,16 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
     st.header("Does the theory hold here?")
     verdict_table(view.focus.claims)
     many = len(view.runs) > 1
-    _fold("runs", "The runs side by side" if many else "End values of the run", lambda: _side_by_side(view))
-    _fold("why", "Why", lambda: st.markdown(story.why))
-    _fold(
+    fold("runs", "The runs side by side" if many else "End values of the run", lambda: _side_by_side(view))
+    fold("why", "Why", lambda: st.markdown(story.why))
+    fold(
         "rerun",
         "Rerun this, take it away",
         lambda: rerun_this(view, pictures, story.formulas, _page_url(), _query(lab, story)),
     )
 
 
-def _fold(name: str, words: str, content: Callable[[], object]) -> None:
+def fold(name: str, words: str, content: Callable[[], object]) -> None:
     """A section that is written when it is opened: a slider's answer does not wait for what nobody sees."""
     widget, kept = f"fold/{name}", f"open/{name}"
 
@@ -182,7 +182,7 @@ def _state(lab: Lab, story: Story) -> tuple[PageState, Options, list[str]]:
         st.session_state[f"options/{lab.id}"], more = decode_options(own, story.x, axes(story), _shown(story))
         notices += more
     state, options = held(lab), held_options(lab)
-    link = link_held(lab) or {}
+    link = {**encode(lab, state), **encode_options(options, story.x)}
     if own != link:
         kept = {name: values for name, values in query.items() if name not in own}
         st.query_params.from_dict({**kept, **link})
@@ -203,17 +203,6 @@ def _shown(story: Story) -> dict[str, str]:
 def _query(lab: Lab, story: Story) -> dict[str, list[str]]:
     """The whole state as a link holds it: it says the version and every field, also where the page's own does not."""
     return {**encode(lab, held(lab), whole=True), **encode_options(held_options(lab), story.x)}
-
-
-def link_held(lab: Lab) -> dict[str, list[str]] | None:
-    """The state of a lab's page as its address holds it; None before this session has opened it.
-
-    The address itself may lag behind, where a run of the page was cut short.
-    """
-    if f"state/{lab.id}" not in st.session_state:
-        return None
-    story: Story = lab_module(lab.id).STORY  # type: ignore[attr-defined]
-    return {**encode(lab, held(lab)), **encode_options(held_options(lab), story.x)}
 
 
 def held_options(lab: Lab) -> Options:

@@ -10,10 +10,10 @@ from typing import Any
 
 import streamlit as st
 
-from sims.engine import BadInput, Lab, get_lab
+from sims.engine import BadInput, Lab, Params, get_lab
 
 from ..frame import look
-from ..frame.page import link_held
+from ..frame.page import fold
 from ..frame.runs import View
 from ..frame.state import TAB_KEYS, decode, encode
 from ..frame.words import escape
@@ -93,12 +93,13 @@ def _pool(lab: Lab) -> None:
     state = st.session_state.get(f"state/{lab.id}")
     if state is None or look.bare():
         return
-    section = st.expander("Everyone's ensemble", key="fold/ensemble", on_change="rerun")
-    if section.open:
-        with section:
-            st.caption("All stored replicates of the run in focus, whoever computed them, as one.")
-            st.markdown(ensemble.count_words(lab, state.focus))
-            ensemble.show(lab, state.focus, x=_axis(lab), present=look.presenting())
+    fold("ensemble", "Everyone's ensemble", lambda: _stored(lab, state.focus))
+
+
+def _stored(lab: Lab, params: Params) -> None:
+    st.caption("All stored replicates of the run in focus, whoever computed them, as one.")
+    st.markdown(ensemble.count_words(lab, params))
+    ensemble.show(lab, params, x=_axis(lab), present=look.presenting())
 
 
 def _axis(lab: Lab) -> str:
@@ -177,10 +178,9 @@ def _after(part: Part, room: Room, lab_id: str, followed: bool) -> None:
 
 def _show_class(part: Part, lab_id: str) -> None:
     """Show the class the teacher's page, while the teacher leads; and what is open beside it."""
-    link = link_held(get_lab(lab_id))
     try:
-        if link is not None and house().room(part.code).leading:
-            house().show(part.code, lab_id, link)
+        if house().room(part.code).leading:
+            house().show(part.code, lab_id, own_address())
         activity = guide.opened(get_lab(lab_id))
         step = guide.step_of(activity) if activity is not None else 0
         house().set(part.code, activity="" if activity is None else activity.id, step=step)
