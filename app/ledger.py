@@ -53,10 +53,8 @@ def _confirmed(lab: Lab) -> list[dict[str, Any]]:
         return []
     found = []
     for row in rows:
-        old = row["version"] != lab.version
-        stale = f"Judged by version {row['version']} of the lab, which is now at version {lab.version}." if old else ""
         about = {"preset": "", "run": f"experiment {row['experiment']}", "about": None, "key": ""}
-        found.append({**about, "expected": "holds", "stale": stale, **row})
+        found.append({**about, "expected": "holds", "stale": ledger.outdated(row, lab), **row})
     return found
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -179,16 +179,20 @@ def audit(lab: Lab, path: Path = PATH) -> list[dict[str, Any]]:
         if row["lab"] != lab.id:
             continue
         blank = toy.pop((row["preset"], row["id"], row["runs_sha256"]), None)
-        stale = ""
-        if row["version"] != lab.version:
-            stale = f"Judged by version {row['version']} of the lab, which is now at version {lab.version}."
-        elif blank is None and row["scale"] == "toy":
-            stale = "No preset asks for this claim on these runs any more."
-        elif blank is not None and row["statement"] != blank["statement"]:
-            stale = "The claim is worded differently now."
+        if blank is None:
+            changed = "No preset asks for this claim on these runs any more." if row["scale"] == "toy" else ""
+        else:
+            changed = "" if row["statement"] == blank["statement"] else "The claim is worded differently now."
         told = {"run": "", "about": None} if blank is None else {name: blank[name] for name in ("run", "about")}
-        found.append({**row, **told, "stale": stale})
+        found.append({**row, **told, "stale": outdated(row, lab) or changed})
     return found + [dict(row) for row in toy.values()]
+
+
+def outdated(row: Mapping[str, Any], lab: Lab) -> str:
+    """Whether a verdict is of another version of its lab, in a sentence; empty where it is not."""
+    if row["version"] == lab.version:
+        return ""
+    return f"Judged by version {row['version']} of the lab, which is now at version {lab.version}."
 
 
 @lru_cache(maxsize=256)
