@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .curves import Curve, drawable, is_shown, quantile, value_range, x_axis, x_of
+from .curves import Curve, drawable, is_shown, quantile, value_range, x_of
 from .overlays import CLAIMED, UNCLAIMED, Axis, Line, decades, overlay_spec, powers
-from .pictures import HIGH, LOW, X_AXES, Picture
+from .pictures import HIGH, LOW, Picture, horizontal
 from .runs import View
 
 Array = NDArray[np.float64]
@@ -36,16 +36,12 @@ def difference(view: View, picture: Picture) -> Picture | None:
     lines = _joined([part["lines"] for part in parts], "median", view, ratio)
     theory = _joined([part["theory"] for part in parts], "value", view, ratio)
     now = _joined([part["now"] for part in parts], "value", view, ratio)
-    words, log_x = x_axis(view)
-    end = max(float(lines["x"].max(initial=0.0)), 1e-9)
-    start = float(lines["x"].min(initial=end)) if log_x else 0.0
-    ticks: dict[str, Any] = {"values": decades(start, end)} if log_x else {"tickCount": 6}
     level = 1.0 if ratio else 0.0
     low, high = value_range([lines["median"], lines["low"], lines["high"], [level]], theory["value"], ratio)
     y_ticks = powers(decades(low, high)) if ratio and high / low > 30 else {"tickCount": 6, "format": "~g"}
     kinds = [kind for kind in (CLAIMED, UNCLAIMED) if kind in set(theory["kind"])]
     verb = "ratio" if ratio else "difference"
-    x = Axis(words, log_x, (start, max(end, start * 1.01)), {"format": ",.0f" if view.x in X_AXES else "~g", **ticks})
+    x = horizontal(view, [lines["x"] if len(lines["x"]) else np.array([1e-9])])
     y = Axis(f"{verb}: {quantity.label}", ratio, (low, high), y_ticks)
     drawn = [Line(curve.label, curve.hue, curve.style) for curve, _ in pairs]
     spec = overlay_spec(x, y, drawn, kinds, [], _words(pairs, verb))

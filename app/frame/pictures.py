@@ -82,6 +82,7 @@ __all__ = [
     "by_clock",
     "every_run",
     "finish",
+    "horizontal",
     "hues",
     "interval_words",
     "is_composed",
@@ -215,7 +216,7 @@ def overlay(
         lines["low"] = np.maximum(lines["low"], span[0])
     kinds = sorted(set(theory["kind"]), key=list(DASHES).index)
     spec = overlay_spec(
-        _horizontal(view, curves),
+        horizontal(view, [x_of(view, curve.run) for curve in curves]),
         _vertical(quantity, y_title or quantity.label, span),
         [Line(curve.label, curve.hue, curve.style) for curve in curves],
         kinds,
@@ -235,10 +236,9 @@ def overlay(
     )
 
 
-def _horizontal(view: View, curves: Sequence[Curve]) -> Axis:
-    """The axis of training, wide enough for every curve."""
+def horizontal(view: View, xs: Sequence[NDArray[np.float64]]) -> Axis:
+    """The axis of training, wide enough for all of these places."""
     words, log = x_axis(view)
-    xs = [x_of(view, curve.run) for curve in curves]
     start = min(float(np.min(x[x > 0], initial=np.inf)) for x in xs) if log else 0.0
     end = max(max(float(np.nanmax(x)) for x in xs), start * 1.01, 1e-9)
     ticks = {"values": decades(start, end)} if log else {"tickCount": 6}
