@@ -7,8 +7,6 @@ machine whose caches were empty before `python -m sims warm`, as in a fresh cont
 pictures are drawn; a slider's answer from the key press to the new drawing; the bytes are those of the websocket.
 """
 
-import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +14,8 @@ from time import perf_counter
 
 import numpy as np
 
+from tests import chromium
+from tests.chromium import PLAYER, SHOWN
 from tests.load.house import House
 
 from .report import Goal, Measure, Section, run_alone
@@ -25,9 +25,6 @@ ROUNDS = 5
 PRESSES = 40
 PLAYING_SECONDS = 3.0
 FIRST_GOAL, PAGE_GOAL, SLIDER_GOAL, BYTES_GOAL, FRAMES_GOAL = 3.0, 2.0, 0.5, 1e6, 50.0
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-DRAWN = """() => [...document.querySelectorAll('[data-testid=stBidiComponentIsolated]')]
-    .map(box => box.shadowRoot?.querySelector('.player')?.dataset.shown).filter(Boolean).join()"""
 IS_QUIET = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 # Frames drawn, and seconds, until playing ends or the time is up.
 PLAYED = """(root, most) => new Promise((done) => {
@@ -37,7 +34,6 @@ PLAYED = """(root, most) => new Promise((done) => {
     requestAnimationFrame(look);
 })"""
 FASTEST = "4"  # of the player's speeds
-PLAYER = ".player[data-shown]"
 
 
 class Visitor:
@@ -63,10 +59,10 @@ class Visitor:
 
     def slide(self, key):
         """Press a key on the slider that has the focus: seconds until another drawing is there, and its bytes."""
-        before, bytes_ = self.page.evaluate(DRAWN), self.bytes
+        before, bytes_ = self.page.evaluate(SHOWN), self.bytes
         start = perf_counter()
         self.page.keyboard.press(key)
-        self.page.wait_for_function(f"before => ({DRAWN})() !== before", arg=before, polling="raf", timeout=120_000)
+        self.page.wait_for_function(f"before => ({SHOWN})() !== before", arg=before, polling="raf", timeout=120_000)
         seconds = perf_counter() - start
         self.page.locator(IS_QUIET).wait_for()
         return seconds, self.bytes - bytes_
@@ -86,27 +82,17 @@ class Visitor:
         self.context.close()
 
 
-def first_slider(visitor, lab):
-    """Focus on a slider of the page whose move is another run."""
-    for name in lab.focus(lab.presets[0]).active():
-        box = visitor.page.locator(f".st-key-form-{lab.id}-{name}-widget")
-        if box.count() and box.get_by_role("slider").count():
-            box.get_by_role("slider").focus()
-            return name
-    raise RuntimeError(f"the page of {lab.id} has no slider")
-
-
 def measure():
     """The first visitor, then each core lab's page."""
     section = Section("In the browser", __doc__.split("\n\n", 2)[2].strip())
-    program = os.environ.get("CHALKLINE_BROWSER") or next(filter(None, map(shutil.which, PROGRAMS)), None)
+    program = chromium.program()
     if program is None:
         section.notes.append("Not measured: no Chromium on the path.")
         return section
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory(prefix="chalkline-bench-") as folder, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=program, args=chromium.SWITCHES)
         house = House(Path(folder), CHALKLINE_CACHE=str(Path(folder) / "cache"))
         try:
             start = perf_counter()
@@ -147,7 +133,8 @@ def look_at(section, house, browser):
             if len(spent) < ROUNDS:
                 visitor.close()
         goal(f"{lab.title}: from the address to the drawn page, seconds", float(np.median(spent)), PAGE_GOAL)
-        name = first_slider(visitor, lab)
+        slider, name = chromium.a_slider(visitor.page, lab)
+        slider.focus()
         answers = [visitor.slide("ArrowRight" if at < PRESSES / 2 else "ArrowLeft") for at in range(PRESSES)]
         seconds, sizes = map(np.array, zip(*answers, strict=True))
         worst = float(np.quantile(seconds, 0.95))

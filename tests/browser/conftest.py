@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,16 +16,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import chromium
+
 ROOT = Path(__file__).parents[2]
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 START_SECONDS = 60.0
 # Streamlit looks for its server below the page's own address first, and finds nothing there.
 PROBE = re.compile(r"/\w+/_stcore/(health|host-config)")
@@ -45,12 +37,11 @@ def browser() -> Iterator[Any]:
         from playwright.sync_api import sync_playwright
     except ImportError:
         _no_browser("playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = os.environ.get("CHALKLINE_BROWSER") or next(filter(None, map(shutil.which, names)), None)
+    program = chromium.program()
     if program is None:
-        _no_browser(f"none of {', '.join(names)} on the path")
+        _no_browser(f"none of {', '.join(chromium.NAMES)} on the path")
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=SWITCHES)
+        running = playwright.chromium.launch(executable_path=program, args=chromium.SWITCHES)
         yield running
         running.close()
 

@@ -12,19 +12,17 @@ from app.frame.state import of_preset
 from sims.engine import all_labs
 from sims.engine.keys import run_key
 from sims.engine.rerun import rerun
+from tests.chromium import PLAYER, SHOWN, a_slider
 
 LABS = all_labs()
 FULL = "label_noise"  # the lab whose whole journey is quick
 EVERY = [pytest.param(lab, id=lab.id, marks=[] if lab.id == FULL else [pytest.mark.slow]) for lab in LABS]
-PLAYER = ".player[data-shown]"
 LEAST_OPACITY = """one => {
     let least = 1;
     for (; one; one = one.parentElement) least = Math.min(least, Number(getComputedStyle(one).opacity));
     return least;
 }"""
 MOST_BYTES = 1_000_000  # of a page's result on the wire
-SHOWN = """() => [...document.querySelectorAll('[data-testid=stBidiComponentIsolated]')]
-    .map(box => box.shadowRoot?.querySelector('.player')?.dataset.shown).filter(Boolean).join()"""
 
 
 def settled(page):
@@ -69,15 +67,6 @@ def downloaded(page, section, label):
 
 def bytes_since(seen, before):
     return sum(len(frame) for frame in seen.received[before:])
-
-
-def a_slider(page, lab):
-    """A slider of the lab's form whose move is another run, its field, and the key that moves it."""
-    for name in lab.focus(lab.presets[0]).active():
-        box = page.locator(f".st-key-form-{lab.id}-{name}-widget")
-        if box.count() and box.get_by_role("slider").count():
-            return box.get_by_role("slider"), name
-    raise AssertionError("no slider")
 
 
 @pytest.mark.parametrize("lab", EVERY)

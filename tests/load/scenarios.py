@@ -16,6 +16,7 @@ from pathlib import Path
 from sims.engine import Cancelled, Lab, RunMonitor, all_labs, execute
 from sims.engine.budget import estimate, lab_rates
 from sims.engine.jobs import THREAD_SECONDS, Jobs
+from tests import chromium
 
 from .house import House
 from .tab import Answer, Lost, Query, Tab
@@ -422,13 +423,10 @@ seconds => new Promise(done => {
 
 def _play(port: int, seconds: float) -> tuple[float, int]:
     """Frames a second while a page plays, and messages over its websocket meanwhile."""
-    import shutil
-
     from playwright.sync_api import sync_playwright
 
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=chromium.program(), args=chromium.SWITCHES)
         page, messages = browser.new_page(), [0]
 
         def counted(_: object) -> None:
