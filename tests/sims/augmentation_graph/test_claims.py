@@ -11,6 +11,7 @@ from sims.augmentation_graph.lab import LAB
 from sims.engine import execute
 from sims.engine.claims import judge
 from sims.engine.ledger import QUICK_SECONDS, claim_runs, entries
+from tests.claims import assert_they_answer
 
 CLAIMS = {claim.id: claim for claim in LAB.claims}
 ENTRIES = entries(LAB)
@@ -86,15 +87,7 @@ def test_claims_over_runs_of_their_own(entry):
 )
 def test_claims_answer_for_any_params(changes):
     """No claim raises for a run that can be made, and the runs that it is judged on are valid and more than one."""
-    params = make(changes, replicates=2, seed=7)
-    run = run_of(params)
-    for claim in LAB.claims:
-        assert claim.assumes(params) is None or isinstance(claim.assumes(params), str)
-        if claim.about(params):
-            runs = claim_runs(claim, params)
-            assert all(one.replicates > 1 for one in runs)
-            if claim.over is None:
-                assert judge(claim, [run]).verdict in ("holds", "fails", "outside"), claim.id
+    assert_they_answer(LAB, run_of(make(changes, replicates=2, seed=7)), ("holds", "fails", "outside"))
 
 
 # -- each can fail ---------------------------------------------------------------------------------------------------

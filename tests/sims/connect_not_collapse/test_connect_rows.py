@@ -12,7 +12,8 @@ from sims.connect_not_collapse import experiment, kernels
 from sims.connect_not_collapse.lab import LAB
 from sims.engine import BadInput, execute
 from sims.engine.claims import judge
-from sims.engine.ledger import QUICK_SECONDS, claim_runs, entries
+from sims.engine.ledger import QUICK_SECONDS, entries
+from tests.claims import assert_they_answer
 from tests.test_contracts import draw_params
 
 make = LAB.params.make
@@ -208,14 +209,7 @@ def test_every_claim_is_judged_and_some_fail():
 )
 def test_claims_answer_for_any_params(changes):
     """No claim raises for a run that can be made, and the runs that it is judged on are valid and more than one."""
-    params = make({**changes, "replicates": 2}, seed=7)
-    run = run_of(params)
-    for claim in LAB.claims:
-        assert claim.assumes(params) is None or isinstance(claim.assumes(params), str)
-        if claim.about(params):
-            assert all(one.replicates > 1 for one in claim_runs(claim, params))
-            if claim.over is None:
-                assert judge(claim, [run]).verdict in ("holds", "fails", "undecided"), claim.id
+    assert_they_answer(LAB, run_of(make({**changes, "replicates": 2}, seed=7)), ("holds", "fails", "undecided"))
 
 
 def as_if(run, **changes):

@@ -8,8 +8,9 @@ import pytest
 
 from sims.engine import execute
 from sims.engine.claims import judge
-from sims.engine.ledger import QUICK_SECONDS, claim_runs, entries
+from sims.engine.ledger import QUICK_SECONDS, entries
 from sims.linear_transfer.lab import LAB
+from tests.claims import assert_they_answer
 
 CLAIMS = {claim.id: claim for claim in LAB.claims}
 ENTRIES = list({(entry.claim.id, entry.runs): entry for entry in entries(LAB)}.values())
@@ -65,14 +66,7 @@ def test_claims_of_the_presets(entry):
 )
 def test_claims_answer_for_any_params(changes):
     """No claim raises for a run that can be made, and the runs that it is judged on are valid and more than one."""
-    params = make(changes, replicates=2, seed=7)
-    run = run_of(params)
-    for claim in LAB.claims:
-        assert claim.assumes(params) is None or isinstance(claim.assumes(params), str)
-        if claim.about(params):
-            assert all(one.replicates > 1 for one in claim_runs(claim, params))
-            if claim.over is None:
-                assert judge(claim, [run]).verdict in ("holds", "fails", "undecided"), claim.id
+    assert_they_answer(LAB, run_of(make(changes, replicates=2, seed=7)), ("holds", "fails", "undecided"))
 
 
 # -- each can fail ---------------------------------------------------------------------------------------------------
