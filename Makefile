@@ -25,6 +25,7 @@ run: warm
 
 lint: setup
 	$(PYTHON_ENV) -m ruff check .
+	$(PYTHON_ENV) -m ruff format --check --quiet .
 	$(PYTHON_ENV) -m mypy
 
 test: lint

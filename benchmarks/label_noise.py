@@ -344,9 +344,7 @@ def measure():
             makers = {OURS: lambda rule=rule, n=n, d=d: kernel(rule, n, d)}
             makers |= {name: lambda make=make, n=n, d=d: make(n, d) for name, make in rivals_here.items()}
             bound = limit(n, d)
-            section.rows += contest(
-                work(rule, n, d), "steps/s", makers, check=CHECKED, tolerance=AGREE, limits=bound
-            )
+            section.rows += contest(work(rule, n, d), "steps/s", makers, check=CHECKED, tolerance=AGREE, limits=bound)
     section.growth = [
         growth("gd_label_noise", "n, at d = 400", (50, 100, 200, 400), 1, lambda n: kernel("gd_label_noise", n, 400)),
         growth("gd_label_noise", "d, at n = 100", (100, 200, 400, 800), 1, lambda d: kernel("gd_label_noise", 100, d)),

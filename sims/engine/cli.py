@@ -134,9 +134,7 @@ def _show(command: Any) -> None:
     print(f"{manifest['lab']} version {manifest['version']}, {manifest['created']}, key {manifest['key']}")
     if manifest["version"] != current:
         print(f"This run is of version {manifest['version']}; the lab is now at version {current}.")
-    print(
-        "params: " + ", ".join(f"{name}={format_value(tupled(value))}" for name, value in manifest["params"].items())
-    )
+    print("params: " + ", ".join(f"{name}={format_value(tupled(value))}" for name, value in manifest["params"].items()))
     print(f"trace {manifest['trace_sha256']} (grade {manifest['provenance']['grade']})")
     print_metrics(manifest["metrics"])
 

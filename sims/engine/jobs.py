@@ -369,9 +369,7 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget
     return outcome
 
 
-def _watch(
-    worker: Any, receiver: Connection, monitor: RunMonitor, shared: RunMonitor, deadline: float
-) -> Run | None:
+def _watch(worker: Any, receiver: Connection, monitor: RunMonitor, shared: RunMonitor, deadline: float) -> Run | None:
     """What the worker sends; None where it outlived its estimate."""
     while not receiver.poll(0.05):
         shared.cancel[0] = monitor.cancel[0]

@@ -81,8 +81,10 @@ _PARTS: Mapping[str, Callable[[Any], bool]] = {
     "params": lambda value: isinstance(value, dict),
     "trace_sha256": _is_word,
     "stopped": lambda value: isinstance(value, list) and all(map(_is_stop, value)),
-    "metrics": lambda value: isinstance(value, dict)
-    and all(isinstance(one, dict) and {"mean", "se", "n"} <= one.keys() for one in value.values()),
+    "metrics": lambda value: (
+        isinstance(value, dict)
+        and all(isinstance(one, dict) and {"mean", "se", "n"} <= one.keys() for one in value.values())
+    ),
     "provenance": lambda value: isinstance(value, dict) and isinstance(value.get("fingerprint"), dict),
     "wall_s": _is_number,
     "files": lambda value: isinstance(value, dict) and value.keys() == {_SERIES, _ARRAYS},  # and none elsewhere

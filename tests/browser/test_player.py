@@ -319,7 +319,11 @@ def test_the_message_holds_each_column_in_its_smallest_faithful_form():
         assert column["at"] % 8 == 0
         read[column["name"]] = np.frombuffer(body, dtype, 3, column["at"])
     assert {column["name"]: column["kind"] for column in table["columns"]} == {
-        "count": "i4", "wide": "f8", "loss": "f4", "tiny": "f8", "name": "words",
+        "count": "i4",
+        "wide": "f8",
+        "loss": "f4",
+        "tiny": "f8",
+        "name": "words",
     }
     # Rows go frame by frame and keep their order within one.
     np.testing.assert_array_equal(read["count"], [1, 3, 2])

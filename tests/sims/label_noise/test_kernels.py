@@ -18,9 +18,7 @@ from theory.mirror import projection
 
 def generators(seed):
     """The index, sign and normal streams."""
-    return [
-        np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(s,)))) for s in range(3)
-    ]
+    return [np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(s,)))) for s in range(3)]
 
 
 def instance(n, d, seed=0):
@@ -132,9 +130,7 @@ def test_every_rule_follows_its_definition(algorithm, schedule, signed):
         X, y, beta_star, u = instance(n, d, seed=n)
         setting = dict(learning_rate=0.03, steps=steps, noise_std=0.3, schedule=schedule, seed=4)
         w = u[::-1].copy() if signed else None
-        records, betas, u_end, w_end, drift, flips = by_definition(
-            algorithm, X, y, beta_star, u, w, **setting
-        )
+        records, betas, u_end, w_end, drift, flips = by_definition(algorithm, X, y, beta_star, u, w, **setting)
         record_at, frame_at = [0, 1, 2, 66, 67, 133, 134, 199, 200], [0, 3, 66, 67, 200]
         run = train(algorithm, X, y, beta_star, u, w, **setting, record_at=record_at, frame_at=frame_at)
         assert (run["status"], run["stop_step"], run["flips"]) == (STATUS["done"], steps, flips)
@@ -147,9 +143,7 @@ def test_every_rule_follows_its_definition(algorithm, schedule, signed):
 
 def test_the_rules_differ_from_each_other():
     X, y, beta_star, u = instance(6, 11)
-    ends = [
-        train(a, X, y, beta_star, u, learning_rate=0.03, steps=50, noise_std=0.3)["u"] for a in ALGORITHMS
-    ]
+    ends = [train(a, X, y, beta_star, u, learning_rate=0.03, steps=50, noise_std=0.3)["u"] for a in ALGORITHMS]
     assert all(np.abs(a - b).max() > 1e-3 for i, a in enumerate(ends) for b in ends[:i])
 
 
@@ -157,8 +151,7 @@ def test_gd_and_sgd_take_no_noise():
     X, y, beta_star, u = instance(6, 11)
     for algorithm in ("gd", "sgd"):
         quiet, loud = (
-            train(algorithm, X, y, beta_star, u, learning_rate=0.03, steps=50, noise_std=s)
-            for s in (0.0, 9.0)
+            train(algorithm, X, y, beta_star, u, learning_rate=0.03, steps=50, noise_std=s) for s in (0.0, 9.0)
         )
         assert np.array_equal(quiet["records"], loud["records"])
         assert loud["records"][SERIES.index("slow_time"), -1] == 0.0
@@ -195,9 +188,7 @@ def test_each_stream_is_left_where_one_block_draw_leaves_it(algorithm, signed):
 def same(a, b):
     arrays = ("u", "w", "drift", "frames", "records")
     counts = ("status", "stop_step", "flips")
-    return all(np.array_equal(a[k], b[k], equal_nan=True) for k in arrays) and all(
-        a[k] == b[k] for k in counts
-    )
+    return all(np.array_equal(a[k], b[k], equal_nan=True) for k in arrays) and all(a[k] == b[k] for k in counts)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -224,9 +215,7 @@ def test_recording_does_not_change_the_run():
 
 def test_a_flag_set_beforehand_stops_before_the_first_step():
     X, y, beta_star, u = instance(6, 11)
-    run = train(
-        "gd", X, y, beta_star, u, learning_rate=0.01, steps=10, frame_at=[0], cancel=np.ones(1, np.uint8)
-    )
+    run = train("gd", X, y, beta_star, u, learning_rate=0.01, steps=10, frame_at=[0], cancel=np.ones(1, np.uint8))
     assert (run["status"], run["stop_step"], run["progress"][0]) == (STATUS["cancelled"], 0, 0)
     assert np.isnan(run["records"]).all() and np.isnan(run["frames"]).all()
     assert np.array_equal(run["u"], u)
@@ -263,9 +252,7 @@ def test_divergence_is_reported_at_its_first_step_with_nan_from_there_on(algorit
     w = u.copy() if signed else None
     setting = dict(learning_rate=3.0, noise_std=3.0, seed=2)
     record_at = np.arange(501)
-    run = train(
-        algorithm, X, y, beta_star, u, w, steps=500, **setting, record_at=record_at, frame_at=record_at
-    )
+    run = train(algorithm, X, y, beta_star, u, w, steps=500, **setting, record_at=record_at, frame_at=record_at)
     stop = run["stop_step"]
     assert run["status"] == STATUS["diverged"] and 0 < stop < 500
     assert np.isfinite(run["records"][:, :stop]).all() and np.isnan(run["records"][:, stop:]).all()
@@ -314,9 +301,7 @@ def test_annealed_noise_adds_up_to_a_fifth_of_the_constant_slow_time():
     """sum (1 - k/K)^4 = K/5 + 1/2 + 1/(3K) - 1/(30 K^3)."""
     X, y, beta_star, u = instance(2, 2)
     K = 1000
-    run = train(
-        "gd_label_noise", X, y, beta_star, u, learning_rate=0.01, noise_std=1.0, schedule="anneal", steps=K
-    )
+    run = train("gd_label_noise", X, y, beta_star, u, learning_rate=0.01, noise_std=1.0, schedule="anneal", steps=K)
     expected = 1e-4 * (K / 5 + 1 / 2 + 1 / (3 * K) - 1 / (30 * K**3))
     assert run["records"][SERIES.index("slow_time"), -1] == pytest.approx(expected, rel=1e-12)
 

@@ -27,8 +27,7 @@ def many(algorithm, X, y, beta_star, start, *, learning_rate, noise_std, steps, 
 
     def one(r):
         streams = [
-            np.random.Generator(np.random.Philox(np.random.SeedSequence(0, spawn_key=(s, r))))
-            for s in (1, 2, 3)
+            np.random.Generator(np.random.Philox(np.random.SeedSequence(0, spawn_key=(s, r)))) for s in (1, 2, 3)
         ]
         records = np.empty((len(SERIES), len(record_at)))
         status, _, _ = simulate(
