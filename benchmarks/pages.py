@@ -16,7 +16,7 @@ import numpy as np
 
 from tests import chromium
 from tests.chromium import PLAYER, SHOWN
-from tests.load.house import House
+from tests.house import House
 
 from .report import Goal, Measure, Section, run_alone
 
@@ -113,15 +113,13 @@ def measure():
 def look_at(section, house, browser):
     from sims.engine import get_lab
 
-    base = f"http://127.0.0.1:{house.port}"
-
     def goal(what, value, bound, at_most=True):
         section.goals.append(Goal(what, value, bound, at_most=at_most))
 
     visitor = Visitor(browser)
     goal(
         "the first visitor after /health is green, label_noise: seconds",
-        visitor.open(f"{base}/label_noise"),
+        visitor.open(f"{house.url}/label_noise"),
         FIRST_GOAL,
     )
     visitor.close()
@@ -129,7 +127,7 @@ def look_at(section, house, browser):
         spent = []
         for _ in range(ROUNDS):
             visitor = Visitor(browser)
-            spent.append(visitor.open(f"{base}/{lab.id}"))
+            spent.append(visitor.open(f"{house.url}/{lab.id}"))
             if len(spent) < ROUNDS:
                 visitor.close()
         goal(f"{lab.title}: from the address to the drawn page, seconds", float(np.median(spent)), PAGE_GOAL)

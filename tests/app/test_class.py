@@ -27,8 +27,8 @@ from sims.engine.keys import run_key
 from sims.engine.pool import Family
 from sims.engine.store import Store
 from tests.app.proxy import WEBSOCKET, Location, Proxy
-from tests.app.serving import ROOT, Serving
 from tests.app.tabs import Tab
+from tests.house import ROOT, House
 
 LAB = get_lab("label_noise")
 FIELDS = {"steps": 60, "n_train": 5, "dim": 8, "sparsity": 2}
@@ -39,7 +39,8 @@ QUESTION = "How does the error end?"
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory):
-    server = Serving(tmp_path_factory.mktemp("serving"))
+    server = House(tmp_path_factory.mktemp("serving"), warming=False)
+    server.start()
     yield server
     server.stop(signal.SIGKILL)
 

@@ -16,8 +16,8 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus
 from app.frame.activities import misunderstood, read
 from sims.engine import lab_ids
 from tests.app.proxy import Location, Proxy, location_of
-from tests.app.serving import Serving
 from tests.app.tabs import Tab
+from tests.house import House
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "classroom.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -43,7 +43,8 @@ def trust(authority):
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory):
-    server = Serving(tmp_path_factory.mktemp("serving"))
+    server = House(tmp_path_factory.mktemp("serving"), warming=False)
+    server.start()
     yield server
     server.stop(signal.SIGKILL)
 

@@ -15,7 +15,7 @@ import pytest
 from app.room import me, store
 from app.room.store import EXPIRES_SECONDS, HERE_SECONDS, Guess, NoRoom, Question, Rooms, tidy_code
 from sims.engine import BadInput
-from tests.app.serving import ROOT
+from tests.house import ROOT
 
 CHOICE = Question("Up or down?", "label_noise", choices=("up", "down"), right=1)
 POINT = Question("Where?", "label_noise", kind="point")

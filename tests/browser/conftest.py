@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests import chromium
+from tests.house import House
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60.0
@@ -100,34 +101,13 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., st
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of Chalkline's own server, started as `make run` does: warmed up, with a run store of its own."""
-    folder = tmp_path_factory.mktemp("house")
-    environment = {**os.environ, "CHALKLINE_STORE": str(folder / "store")}
-    subprocess.run([sys.executable, "-m", "sims", "warm"], cwd=ROOT, env=environment, check=True, capture_output=True)
-    log = folder / "log.txt"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app.server", "--port", "0"],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    running = House(tmp_path_factory.mktemp("house"))
+    running.warm()
     try:
-        deadline = time.monotonic() + START_SECONDS
-        address = None
-        while address is None or not _healthy(f"{address[0]}/health"):
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"the server did not start:\n{log.read_text(errors='replace')}")
-            time.sleep(0.1)
-            address = re.search(r"http://127\.0\.0\.1:\d+", log.read_text(errors="replace"))
-        yield address[0]
+        running.start()
+        yield running.url
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        running.stop()
 
 
 def _healthy(url: str) -> bool:

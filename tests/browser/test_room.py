@@ -8,7 +8,7 @@ import pytest
 from app.room.store import Question, Rooms
 from sims.engine import get_lab
 from tests.app.proxy import WEBSOCKET, Location, Proxy
-from tests.app.serving import Serving
+from tests.house import House
 
 LAB = get_lab("label_noise")
 PATIENCE = 180_000  # milliseconds in which a tab comes back, on however slow a machine
@@ -27,7 +27,8 @@ STATE = {
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory):
-    server = Serving(tmp_path_factory.mktemp("serving"))
+    server = House(tmp_path_factory.mktemp("serving"), warming=False)
+    server.start()
     yield server
     server.stop(signal.SIGKILL)
 

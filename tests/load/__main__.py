@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sims.engine.provenance import cores, fingerprint
+from tests.house import ROOT, House
 
-from .house import ROOT, House
 from .scenarios import SCENARIOS, Class, Figure
 
 REPORT = ROOT / "docs" / "reliability.md"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import signal
 import statistics
 import threading
 import time
@@ -17,8 +18,8 @@ from sims.engine import Cancelled, Lab, RunMonitor, all_labs, execute
 from sims.engine.budget import estimate, lab_rates
 from sims.engine.jobs import THREAD_SECONDS, Jobs
 from tests import chromium
+from tests.house import House
 
-from .house import House
 from .tab import Answer, Lost, Query, Tab
 
 LIGHT = "runs"  # the page that computes and draws nothing
@@ -346,9 +347,9 @@ async def restart(room: Class) -> list[Figure]:
     for tab in tabs:
         await heard.of(tab.open(preset_of(labs[tab.page], rng)))
     before = {tab: tab.query for tab in tabs}
-    stored = len(list((room.house.folder / "store" / "runs").glob("??/*")))
+    stored = len(list((room.house.store / "runs").glob("??/*")))
     killed = time.monotonic()
-    room.house.kill()
+    room.house.stop(signal.SIGKILL)
     for tab in tabs:
         tab.cut()
     starting = asyncio.create_task(asyncio.to_thread(room.house.start))
@@ -367,7 +368,7 @@ async def restart(room: Class) -> list[Figure]:
 
     await asyncio.gather(starting, *map(come_back, tabs))
     restored = sum(tab.query == query for tab, query in before.items())
-    kept = len(list((room.house.folder / "store" / "runs").glob("??/*")))
+    kept = len(list((room.house.store / "runs").glob("??/*")))
     await gathered(tabs)
     return [
         Figure("restart", "killed and started again: the last tab is back after", max(back), "s", 15),
