@@ -437,8 +437,6 @@ def _draw(lab: Lab, state: SweepState, plan: Plan, outcome: Outcome | None) -> P
     else:
         picture = sweep_picture(lab, state, plan, outcome, metric_options(lab, state.base), present)
     player([picture.for_player()], steps=None, step_label="step", key="player/sweep", present=present, height=380)
-    if picture.note:
-        st.caption(picture.note)
     return picture
 
 

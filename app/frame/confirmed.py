@@ -1,4 +1,4 @@
-"""The newest confirmation of a lab on its page: its points over the lab's own pictures, and its figures below them.
+"""The newest confirmation of a lab on its page: points over the lab's own pictures, figures below the verdicts.
 
 A lab's module may declare `CONFIRMED`, which of its experiments lie on which of its pictures. Every figure of the
 report is drawn besides, whether it is declared or not.

@@ -129,7 +129,7 @@ def _measured(formula: Formula, run: Run) -> str:
     if metric is None or metric.mean is None:
         return ""
     spread = f" ± {metric.se:.2g}" if metric.se else ""
-    return f"Measured: {metric.mean:.4g}{spread}."
+    return f"Measured: {metric.mean:.4g}{spread}.".replace("-", "−")
 
 
 @lru_cache(maxsize=512)

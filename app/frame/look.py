@@ -58,7 +58,16 @@ _ALWAYS = """
 }
 </style>
 """
-_DESK = "<style>.block-container { padding-top: 3rem; }</style>"
+# The bar of the pages lies over the first 3.75rem.
+_DESK = """
+<style>
+.block-container { padding-top: 4.25rem; }
+h1 { padding-block: 0 0.5rem !important; }
+@media (min-width: 641px) {
+  .st-key-tour { flex-wrap: nowrap; }
+}
+</style>
+"""
 _EMBEDDED = """
 <style>
 header[data-testid="stHeader"], section[data-testid="stSidebar"] { display: none; }

@@ -129,7 +129,6 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
         st.caption(escape(sentence))
     if report is not None:
         figures = confirmed.figures(lab.id, report["created"], report)
-        confirmed.show(view, report, figures)
         pictures = [*pictures, *figures]
     _formulas(view, story)
     if story.experiment is not None:
@@ -137,6 +136,8 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
 
     st.header("Does the theory hold here?")
     verdict_table(view.focus.claims)
+    if report is not None:
+        confirmed.show(view, report, figures)
     many = len(view.runs) > 1
     fold("runs", "The runs side by side" if many else "End values of the run", lambda: _side_by_side(view))
     fold("why", "Why", lambda: st.markdown(story.why))
@@ -247,12 +248,15 @@ def _controls(lab: Lab, state: PageState, options: Options, story: Story) -> Non
                 _details(lab, story, state, options)
             look.control()
             _link_button()
+        _notice(lab, state)
     else:
         _presets(lab, state)
-        _x_axis(lab, story, options)
-        _details(lab, story, state, options)
-        _tour(lab, state)
-    _notice(lab, state)
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            _x_axis(lab, story, options)
+            _details(lab, story, state, options)
+        with st.container(horizontal=True, vertical_alignment="center", key="tour"):
+            _tour(lab, state)
+            _notice(lab, state)
     _sidebar(lab, state, story)
     if st.session_state.pop("link-wanted", False):
         link_dialog(lab, _page_url(), _query(lab, story))

@@ -111,7 +111,7 @@ def show(lab: Lab, params: Params, *, x: str, present: bool) -> None:
         metric = told_series(lab, _prediction(family_key(lab, params), lab, params))
         drawn = _drawn(f"{family_key(lab, params)} {pool.trace.sha256} {x} {metric}", pool, x, metric)
         player([drawn.for_player()], steps=None, step_label="step", key=f"ensemble/{lab.id}", present=present)
-        st.caption(f"{drawn.note} {bits(pool)}")
+        st.caption(bits(pool))
 
 
 def told_series(lab: Lab, prediction: Prediction) -> str:

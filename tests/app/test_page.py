@@ -426,7 +426,7 @@ def test_the_race_of_the_xor_page_is_run_when_asked_for(monkeypatch):
 # -- what can go wrong ------------------------------------------------------------------------------------------
 
 
-def test_the_newest_confirmation_has_a_section_below_the_pictures(monkeypatch):
+def test_the_newest_confirmation_has_a_section_below_the_verdicts(monkeypatch):
     report = confirmations.newest(LAB.id)
     said = confirmations.sentence(report)
     assert report["device_name"] in said and report["created"][:10] in said
@@ -439,7 +439,7 @@ def test_the_newest_confirmation_has_a_section_below_the_pictures(monkeypatch):
     for module in (page, confirmed):
         monkeypatch.setattr(module, "player", lambda drawn, **how: (drawings.extend(drawn), real(drawn, **how)))
     app = opened(**SMALL)
-    wanted = ["Pictures", "Confirmed by independent experiments", "Does the theory hold here?"]
+    wanted = ["Pictures", "Does the theory hold here?", "Confirmed by independent experiments"]
     assert [heading for heading in headings(app) if heading in wanted] == wanted
     captions = [unescaped(one.value) for one in app.caption]
     assert captions.count(said) == 1
@@ -450,7 +450,7 @@ def test_the_newest_confirmation_has_a_section_below_the_pictures(monkeypatch):
     assert "confirmed" in with_triangles[0]["data"], "points are in the tables"
     monkeypatch.setattr(confirmations, "newest", lambda lab_id: None)
     without = opened(**SMALL)
-    assert [heading for heading in headings(without) if heading in wanted] == [wanted[0], wanted[2]]
+    assert [heading for heading in headings(without) if heading in wanted] == wanted[:2]
     assert not any("onfirmed" in one.value for one in without.caption)
 
 
