@@ -4,8 +4,9 @@
 
 The speed-up is in points a second from the first chunk that comes back to the last; what two processes take to start,
 a second or two however long the sweep, is a row of its own. The overhead compares the processor
-time of a sweep in one process with that of a plain loop over `execute` on the same points, of about 10 ms each; the
-two take turns, and the best of the rounds counts, which other work on the machine disturbs least.
+time of a sweep in one process with that of a plain loop over `execute` on the same points, which are
+made so large that each takes this machine 10 ms; the two take turns, and the best of the rounds counts, which other
+work on the machine disturbs least.
 """
 
 import resource
@@ -23,7 +24,8 @@ from .report import Goal, Measure, Section, run_alone
 from .waiting import forget
 
 SECONDS_GOAL = 60.0  # for 20 x 20 points of 8 replicates, on two cores
-OVERHEAD_GOAL = 0.05  # of the time to compute points of 10 ms
+POINT_SECONDS = 0.010
+OVERHEAD_GOAL = 0.05  # of the time to compute points that take as long
 SPEEDUP_GOAL = 1.8  # of two workers over one
 ROUNDS = 5
 
@@ -39,9 +41,9 @@ def large(lab):
     return grid_design(lab, base, grid)
 
 
-def small(lab):
-    """Two hundred points of about 10 ms each."""
-    base = lab.params.make(algorithm="minibatch_noise", learning_rate=0.002, steps=1000, replicates=2)
+def small(lab, steps):
+    """Two hundred small points of so many steps."""
+    base = lab.params.make(algorithm="minibatch_noise", learning_rate=0.002, steps=steps, replicates=2)
     return grid_design(lab, base, {"learning_rate": spread(0.001, 0.003, 20), "noise_std": spread(0.2, 1.0, 10)})
 
 
@@ -82,16 +84,32 @@ def looped(design):
         _ = run.values, run.trace_sha256
 
 
+def of_ten_milliseconds(lab):
+    """The small points at which a plain loop takes this machine POINT_SECONDS for each."""
+    few, many = 500, 4000
+    spent = []
+    for steps in (few, many):
+        design = small(lab, steps)
+        looped(design)
+        spent.append(min(_after_forgetting(lab, looped, design) for _ in range(2)) / len(design))
+    each = (spent[1] - spent[0]) / (many - few)
+    return small(lab, round(few + max(0.0, POINT_SECONDS - spent[0]) / each))
+
+
+def _after_forgetting(lab, action, *arguments):
+    """Processor seconds of a call that finds nothing remembered."""
+    forget(lab)
+    return timed(lambda: action(*arguments))[1]
+
+
 def overhead(lab):
     """(milliseconds of a point in a plain loop, the share that a sweep adds): processor time, the best of rounds."""
-    design = small(lab)
+    design = of_ten_milliseconds(lab)
     looped(design), swept(design, 1)
     plain, whole = [], []
     for _ in range(ROUNDS):
-        forget(lab)
-        plain.append(timed(lambda: looped(design))[1])
-        forget(lab)
-        whole.append(timed(lambda: swept(design, 1))[1])
+        plain.append(_after_forgetting(lab, looped, design))
+        whole.append(_after_forgetting(lab, swept, design, 1))
     return 1000 * min(plain) / len(design), min(whole) / min(plain) - 1
 
 
@@ -110,7 +128,7 @@ def measure():
         Measure(f"{size}, one worker", one, "s"),
         Measure(f"{size}, one worker: processor time", one_cpu, "s"),
         Measure("two workers: until the first chunk is back", start, "s"),
-        Measure("a small point", per_point, "ms"),
+        Measure("a small point, in a loop", per_point, "ms"),
     ]
     section.goals += [
         Goal(f"{size}, two workers: seconds", two, SECONDS_GOAL, at_most=True),
