@@ -16,6 +16,7 @@ from sims.engine import BadInput, ChalklineError, Lab, all_labs, get_lab
 from sims.engine.budget import describe_seconds
 from sims.engine.describe import caption
 from sims.engine.params import Field, Value, canonical_json, format_value
+from sims.engine.parquet import to_frame
 from sims.engine.sweep import Plan, open_sweep
 
 from .frame import look
@@ -466,7 +467,7 @@ def _tables(state: SweepState, plan: Plan, outcome: Outcome) -> None:
         st.table(layout(state, points), border="horizontal")
         if draws_theory(state) and "no" in points.claimed:
             st.caption("In brackets: theory that is not claimed there.")
-    table = outcome.table.to_pandas()
+    table = to_frame(outcome.table)
     links = [urljoin(_page_url(), points.links[point]) if points.links[point] else None for point in table["point"]]
     table.insert(0, "run", links)
     st.dataframe(
@@ -519,8 +520,8 @@ def _rerun_this(lab: Lab, state: SweepState, plan: Plan, outcome: Outcome | None
     table = outcome.table
     st.caption("A row for each point: means, standard errors, predictions")
     with st.container(horizontal=True):
-        _button("CSV", f"{name}-summary.csv", "text/csv", lambda: csv_of(table.to_pandas()))
-        _button("Parquet", f"{name}-summary.parquet", _PARQUET, lambda: parquet_of(table.to_pandas()))
+        _button("CSV", f"{name}-summary.csv", "text/csv", lambda: csv_of(to_frame(table)))
+        _button("Parquet", f"{name}-summary.parquet", _PARQUET, lambda: parquet_of(to_frame(table)))
     st.caption("A row for each point and replicate, with hashes")
     with st.container(horizontal=True):
         _button("CSV of all replicates", f"{name}.csv", "text/csv", lambda: csv_of(_whole(plan.key)))

@@ -323,6 +323,26 @@ def except_law(source: str, name: str) -> Iterator[str]:
                 yield f"every exception is swallowed at line {node.lineno}"
 
 
+ARROW_POOL = {"ParquetFile", "read_parquet", "to_pandas"}
+
+
+def arrow_law(source: str, name: str) -> Iterator[str]:
+    """Arrow's tables are read by `sims.engine.parquet` alone, on the caller's own thread."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in ARROW_POOL:
+            yield f"{dotted(node.func)} at line {node.lineno}"
+
+
+def test_parquet_is_read_in_one_place():
+    files = [path for path in python_files("app", "sims") if name_of(path) != "sims/engine/parquet.py"]
+    assert over_the_tree(arrow_law, files) == []
+
+
+@pytest.mark.parametrize("call", ["pq.ParquetFile(x)", "table.column('a').to_pandas()", "pd.read_parquet(path)"])
+def test_reading_parquet_elsewhere_is_flagged(call):
+    assert flags(arrow_law, call) and not flags(arrow_law, "pq.write_table(read_table(parquet_file(x)), sink)")
+
+
 def test_only_keys_and_numbers_are_cached_by_the_pages():
     assert over_the_tree(cache_law, python_files("app")) == []
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from .errors import BadInput, DamagedRun, ReproducibilityAlarm, StoreError, UnknownName
 from .params import canonical_json
+from .parquet import parquet_file, read_table
 from .trace import Stop, Trace
 
 if TYPE_CHECKING:
@@ -537,9 +538,7 @@ def _array_bytes(trace: Trace) -> bytes:
 
 
 def _trace(manifest: Mapping[str, Any], series: bytes, arrays: bytes) -> Trace:
-    import pyarrow.parquet as pq
-
-    table = pq.ParquetFile(io.BytesIO(series)).read()
+    table = read_table(parquet_file(series))
     replicates = manifest["replicates"]
     columns = {name: _values(table.column(name).combine_chunks()) for name in table.column_names}
     step = columns["step"].reshape(replicates, -1)[0]

@@ -28,6 +28,7 @@ from .keys import NUMBA, run_key
 from .lab import End, Lab
 from .lanes import Lane, Stop, chosen_scheduler, open_lanes
 from .params import Params, Value, canonical_json, format_value
+from .parquet import to_frame
 from .provenance import fingerprint, provenance, source_digest
 from .registry import get_lab
 from .store import Store
@@ -388,12 +389,12 @@ class Sweep:
     @cached_property
     def table(self) -> pd.DataFrame:
         """One row for each point and replicate: axes, seed, replicate, key, hashes, metrics, predictions, verdicts."""
-        return self.folder.table().to_pandas()
+        return to_frame(self.folder.table())
 
     @cached_property
     def summary(self) -> pd.DataFrame:
         """One row for each point: mean, standard error and count of each metric, predictions, verdicts, failure."""
-        return self.arrow_summary().to_pandas()
+        return to_frame(self.arrow_summary())
 
     def arrow_summary(self) -> Any:
         """The summary as an Arrow table."""

@@ -10,6 +10,7 @@ from .errors import BadInput, UnknownName
 from .execute import Run, execute
 from .lab import Lab
 from .params import Params
+from .parquet import parquet_file, read_table
 from .store import Store
 from .sweep import Sweep, open_sweep
 from .sweep_store import sweep_names
@@ -78,16 +79,15 @@ def find_point(key: str, store: Store | None = None) -> Point:
         DamagedRun: its part is damaged.
     """
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     store = Store() if store is None else store
     matches: dict[str, tuple[str, int]] = {}
     for name in sweep_names(store) if len(key) >= 6 else []:
         for path in sorted((store.path / "sweeps" / name / "parts").glob("*.parquet")):
-            file = pq.ParquetFile(path)
+            file = parquet_file(path)
             if "replicate_sha256" not in file.schema_arrow.names:
                 continue  # theory alone has no trace
-            keys = file.read(columns=["key"]).column("key")
+            keys = read_table(file, ["key"]).column("key")
             for one in pc.unique(keys.filter(pc.starts_with(keys, key))).to_pylist():
                 matches.setdefault(one, (name, int(path.name[:6])))
     if not matches:

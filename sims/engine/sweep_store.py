@@ -27,6 +27,7 @@ import numpy as np
 
 from .errors import BadInput, DamagedRun, Problem, StoreError, UnknownName
 from .params import canonical_json
+from .parquet import parquet_file, read_table
 from .store import Store, seal, sync, unseal, why_not, write_synced
 
 if TYPE_CHECKING:
@@ -183,8 +184,6 @@ class SweepFolder:
 
     def read(self, chunk: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The table of a chunk, its bytes checked. Raises DamagedRun."""
-        import pyarrow.parquet as pq
-
         name = self.names[chunk]
         try:
             content = (self.path / _PARTS / name).read_bytes()
@@ -192,7 +191,7 @@ class SweepFolder:
             raise self._damaged(name, f"cannot be read ({error.strerror})") from None
         if hashlib.sha256(content).hexdigest() != name[7:71]:
             raise self._damaged(name, "does not match its SHA-256")
-        return pq.ParquetFile(io.BytesIO(content)).read(columns=None if columns is None else list(columns))
+        return read_table(parquet_file(content), columns)
 
     def _damaged(self, name: str, what: str) -> DamagedRun:
         return DamagedRun(
@@ -409,7 +408,5 @@ def _part_bytes(key: str, chunk: int, part: Part) -> bytes:
 
 
 def _meta(content: bytes) -> dict[str, Any]:
-    import pyarrow.parquet as pq
-
-    found: dict[str, Any] = json.loads(pq.ParquetFile(io.BytesIO(content)).schema_arrow.metadata[_META])
+    found: dict[str, Any] = json.loads(parquet_file(content).schema_arrow.metadata[_META])
     return found
