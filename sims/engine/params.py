@@ -130,6 +130,10 @@ class Field:
     def _within(self, number: float) -> bool:
         return (self.ge is None or number >= self.ge) and (self.le is None or number <= self.le)
 
+    def shown(self, value: Value) -> str:
+        """A value of this kind, whatever its size, as a message tells it."""
+        return shorten(value) if self.kind == "int" else format_value(value)
+
     @property
     def advice(self) -> str:
         return f"Leave it out for the default, {format_value(self.default)}."
@@ -170,20 +174,15 @@ class Params(pydantic.BaseModel):
         for field in self.fields().values():
             value = getattr(self, field.name)
             if not field.contains(value):
-                shown = shorten(value) if field.kind == "int" else format_value(value)
-                yield Problem(field.name, shown, f"it must be {field.allowed}", field.advice)
+                yield Problem(field.name, field.shown(value), f"it must be {field.allowed}", field.advice)
 
     def _inactive_but_set(self) -> Iterator[Problem]:
         for name in sorted(self.model_fields_set):
             field = self.fields()[name]
             if not self.is_active(name):
                 advice = f"Leave {name} out, or change " + " and ".join(field.only_if) + "."
-                yield Problem(
-                    name,
-                    format_value(getattr(self, name)),
-                    f"it has a meaning only when {field.condition}",
-                    advice,
-                )
+                value = field.shown(getattr(self, name))
+                yield Problem(name, value, f"it has a meaning only when {field.condition}", advice)
 
     @classmethod
     @cache

@@ -109,6 +109,8 @@ def test_an_inactive_field_is_absent_and_refused_when_set():
     assert "mix" not in Toy.make(graph="blocks", blocks=3).active()
     assert "mix" not in Toy.make().active(), "a field is inactive when the field it hangs on is"
     assert "mix" in problem_of(mix=0.5)
+    many_digits = problem_of(blocks=10**5000)
+    assert "blocks = a number of very many digits" in many_digits and "only when graph is blocks" in many_digits
 
 
 def test_replace_lets_what_becomes_inactive_fall_back():
