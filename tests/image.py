@@ -13,10 +13,12 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ("FROM", "ENV", "WORKDIR", "COPY", "RUN", "USER", "VOLUME", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT")
@@ -93,6 +95,16 @@ def _expression(pattern: str) -> str:
     """As `fnmatch`, but `*` ends at a slash and `**/` is any folders or none."""
     pieces = [fnmatch.translate(piece).removeprefix("(?s:").removesuffix(r")\Z") for piece in pattern.split("**/")]
     return "(?:.*/)?".join(piece.replace(".*", "[^/]*") for piece in pieces)
+
+
+def patience(words: list[str]) -> dict[str, str]:
+    """Let pip ask once where a package index of the command has no address here, not six times for each package."""
+    for index in re.findall(r"--(?:extra-)?index-url[ =](\S+)", " ".join(words)):
+        try:
+            socket.getaddrinfo(urlsplit(index).hostname, 443)
+        except socket.gaierror:
+            return {"PIP_RETRIES": "0"}
+    return {}
 
 
 def can_enter() -> bool:
@@ -187,7 +199,7 @@ class Image:
         mode, writable = ("ro", " ".join([*self.volumes, "/tmp"])) if read_only else ("rw", "")
         enter = ["unshare", "--mount", "sh", "-c", ENTER, "enter", str(self.root), mode, sys.base_prefix, writable]
         registry = {name: value for name, value in os.environ.items() if REGISTRY.fullmatch(name)}
-        return [*enter, *there], {"PATH": os.environ["PATH"], **registry, **self.environment}
+        return [*enter, *there], {"PATH": os.environ["PATH"], **registry, **patience(words), **self.environment}
 
     def run(self, words: list[str], read_only: bool = False) -> str:
         """What these words print. Raises AssertionError with all of it where they fail."""

@@ -129,11 +129,15 @@ class Visit:
     foreign: list[str] = field(default_factory=list)
 
     def assert_accessible(self) -> None:
-        """axe-core finds nothing of ours: what Streamlit's own navigation does is left out."""
+        """axe-core finds nothing of ours: what Streamlit's own navigation does is left out.
+
+        So is the paleness of what waits for a rerun, which comes and goes with every poll.
+        """
         try:
             from axe_playwright_python.sync_playwright import Axe
         except ImportError:
             _no_browser("axe-playwright-python is not installed")
+        self.page.add_style_tag(content='[data-stale="true"] { opacity: 1 !important; transition: none !important; }')
         found = Axe().run(self.page, context={"exclude": [['[data-testid="stSidebarNav"]']]}).response["violations"]
         assert {one["id"]: [node["html"][:200] for node in one["nodes"]] for one in found} == {}
 

@@ -1,8 +1,9 @@
 """`python -m tests.faults.sweeper SEED POINTS`: one sweep, interrupted again and again until it is whole.
 
 Children of one program that has everything loaded go on with the same sweep through the command line, and are killed
-or asked to end (SIGKILL and SIGTERM in turn) at random moments. Prints one JSON value: for each child the signal, its
-exit status, what it said, and the parts that lay there when it was gone.
+or asked to end (SIGKILL and SIGTERM in turn): while they start, or at a random moment after they have written some
+parts, so that a fast machine is interrupted as often as a slow one. Prints one JSON value: for each child the signal,
+its exit status, what it said, and the parts that lay there when it was gone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from sims.engine.store import Store
 NAME = "interrupted"
 BASE = ["label_noise", "--steps", "400", "--n-train", "5", "--dim", "8", "--sparsity", "2", "--replicates", "2"]
 CHUNKS = 100  # of the whole sweep, whatever the rates of this machine
-CHILD_SECONDS = 1.5
+STARTING_SECONDS = 0.5
+MOST_PARTS = 2  # written before the signal
 INTERRUPTED = 40  # then it may end in peace
 
 
@@ -65,12 +67,14 @@ def main(seed: int, points: int) -> None:
         if pid == 0:
             os._exit(child(points, out))
         number = (signal.SIGKILL, signal.SIGTERM)[turn % 2]
-        end = time.monotonic() + (rng.uniform(0.05, CHILD_SECONDS) if turn < INTERRUPTED else 600.0)
+        wanted = rng.randint(0, MOST_PARTS) if turn < INTERRUPTED else points
+        pause = rng.uniform(0.0, sweep.CHUNK_SECONDS if wanted else STARTING_SECONDS)
         done = (0, 0)
-        while time.monotonic() < end and not done[0]:
-            time.sleep(0.01)
+        while len(parts()) - len(before) < wanted and not done[0]:
+            time.sleep(0.002)
             done = os.waitpid(pid, os.WNOHANG)
         if not done[0]:
+            time.sleep(pause)
             os.kill(pid, number)
             done = os.waitpid(pid, 0)
         said, code = out.read_text(), os.waitstatus_to_exitcode(done[1])
