@@ -468,7 +468,7 @@ _STEP_ONE = {f"step_one_{name}_accuracy": Quantity(f"accuracy on {name} after on
 
 LAB = Lab(
     id="xor_grokking",
-    version=1,
+    version=2,
     title="Grokking on XOR clusters",
     sentence="One gradient step memorises every label, the wrong ones too; a few more steps and the network "
     "understands, without unlearning what it memorised.",
@@ -526,5 +526,5 @@ LAB = Lab(
     work=work,
     probes=probes,
     grade_b=Tolerance(relative=1e-6, absolute=1e-9),
-    changes=(Change(1, "first version"),),
+    changes=(Change(1, "first version"), Change(2, "larger blocks of neurons in products with many points", dict)),
 )

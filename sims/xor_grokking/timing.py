@@ -91,15 +91,16 @@ def gram_steps(params: XorGrokkingParams, K: Array, H: Array, y: Array, a: Array
     """The kernel's step: one product of 2 m n^2 operations, whatever the dimension."""
     m, n = H.shape
     H, C, f, pull = H.copy(), np.zeros((m, n)), np.empty(n), np.empty(n)
-    scratch = [np.empty((min(kernels.NEURONS, m), n)) for _ in range(2)]
+    scratch = [np.empty((kernels.block_of(m, n), n)) for _ in range(2)]
     rate, no_factor, cancel = params.learning_rate / n, np.empty((n, 0)), np.zeros(1, np.uint8)
 
     def run(steps: int) -> Array:
+        kernels.outputs(a, H, f)
         for _ in range(steps):
-            kernels.outputs(a, H, f)
+            before = f.copy()
             kernels.pulls(y, f, pull)
-            kernels.update(H, C, a, K, no_factor, pull, rate, *scratch, cancel)
-        return f.copy()
+            kernels.update(H, C, a, K, no_factor, pull, rate, *scratch, f, cancel)
+        return before
 
     return run
 

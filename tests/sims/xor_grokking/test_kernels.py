@@ -169,11 +169,37 @@ def test_a_silent_neuron_never_moves_and_dead_signs_are_seen():
     H, C, f = np.array([[0.0, -1.0], [1.0, 2.0]]), np.zeros((2, 2)), np.empty(2)
     kernels.outputs(a, H, f)
     scratch = np.empty((2, 2, 2))
-    args = (np.eye(2), np.empty((2, 0)), np.array([0.5, -0.5]), 1.0, *scratch, np.zeros(1, np.uint8))
+    args = (np.eye(2), np.empty((2, 0)), np.array([0.5, -0.5]), 1.0, *scratch, f, np.zeros(1, np.uint8))
     assert kernels.update(H, C, a, *args)
     assert np.array_equal(H[0], [0.0, -1.0]) and np.array_equal(C[0], [0.0, 0.0]), "relu'(0) = 0"
     assert np.array_equal(C[1], [-0.25, 0.25]) and np.array_equal(H[1], [0.75, 2.25])
     assert kernels.dead_sign(a, H) and not kernels.dead_sign(a, np.abs(H)) and kernels.dead_sign(np.abs(a), np.abs(H))
+
+
+@pytest.mark.parametrize("m, n", [(5, 3), (64, 40), (200, 100), (70, 255), (300, 256), (513, 300)])
+@pytest.mark.parametrize("factored", [False, True])
+def test_a_step_in_blocks_is_the_whole_step_and_its_outputs_are_those_of_all_neurons(m, n, factored):
+    rng = np.random.default_rng(m)
+    a, pull = rng.choice([-1.0, 1.0], m) / math.sqrt(m), rng.standard_normal(n)
+    H, C, f = rng.standard_normal((m, n)), rng.standard_normal((m, n)), np.empty(n)
+    factor = rng.standard_normal((n, 2)) if factored else np.empty((n, 0))
+    K = factor @ factor.T if factored else rng.standard_normal((n, n))
+    D = 0.1 * a[:, None] * (H > 0.0) * pull
+    wanted_H, wanted_C = H + D @ K, C + D
+    block = kernels.block_of(m, n)
+    assert 1 <= block <= m and (block == m or 2.0 * block * n**2 <= 4e8)
+    scratch = np.empty((2, block, n))
+    assert kernels.update(H, C, a, K, factor, pull, 0.1, *scratch, f, np.zeros(1, np.uint8))
+    assert np.allclose(H, wanted_H, rtol=0, atol=1e-12) and np.allclose(C, wanted_C, rtol=0, atol=1e-15)
+    again = np.empty(n)
+    kernels.outputs(a, H, again)
+    assert np.array_equal(f, again)
+    assert not kernels.update(H, C, a, K, factor, pull, 0.1, *scratch, f, np.ones(1, np.uint8))
+
+
+@pytest.mark.parametrize("n, block", [(255, 64), (256, 256), (800, 256), (1000, 192), (1500, 64), (20_000, 64)])
+def test_a_block_is_some_milliseconds_of_work(n, block):
+    assert kernels.block_of(10_000, n) == block and kernels.block_of(10, n) == 10
 
 
 # -- the law of sampled inner products -------------------------------------------------------------------------
