@@ -36,6 +36,7 @@ from starlette.websockets import WebSocket
 from streamlit import config
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from app import net
 from app.house import SESSIONS, House, built, present_house
@@ -388,6 +389,15 @@ def log_runs() -> None:
     runs.handlers = [handler]
 
 
+class Lightly(WebSocketsSansIOProtocol):
+    """Websockets whose messages are compressed at the lowest level: a third of the time for a tenth more bytes."""
+
+    def __init__(self, *settings: Any, **more: Any) -> None:
+        super().__init__(*settings, **more)
+        for extension in self.conn.available_extensions:
+            extension.compress_settings["level"] = 1
+
+
 def serve(app: ASGIApp, sock: socket.socket) -> None:
     """Runs the app on a listening socket until it is interrupted."""
     settled = uvicorn.Config(
@@ -396,7 +406,7 @@ def serve(app: ASGIApp, sock: socket.socket) -> None:
         access_log=False,
         proxy_headers=False,  # the gate wants the peer that is really there
         server_header=False,
-        ws="websockets-sansio",
+        ws=Lightly,
         ws_max_size=INCOMING_BYTES,
         ws_ping_interval=20,
         ws_ping_timeout=20,

@@ -7,7 +7,7 @@ const SLOWEST = 4; // frames per second at speed 1
 const FASTEST = 15; // hence 60 at speed 4, a screen's own rate
 const CALM_STOPS = 20; // a reduced-motion pass shows about this many pictures, one a second
 const MANY_STILL = 3000; // rows above which a canvas is drawn, not SVG: it costs a quarter
-const MANY_MOVING = 150; // the same for the rows of one frame
+const MANY_MOVING = 60; // the same for the rows of one frame
 const MOST_ROWS = 200; // of a table of numbers; the files to take away have all of them
 
 const PALETTE = {
