@@ -65,7 +65,9 @@ def listen(host: str, port: str | int) -> socket.socket:
         raise CannotListen(
             f"HOST={host} is not a known address: use 127.0.0.1 for this machine alone, 0.0.0.0 for the whole network."
         ) from None
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # TCP by name, or asyncio takes what it accepts for something else and leaves Nagle's algorithm on, with which the
+    # second of two messages waits 40 ms for the browser's acknowledgement of the first.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # A server that was just stopped leaves its connections in TIME_WAIT; they must not hold the port.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

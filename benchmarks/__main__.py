@@ -10,6 +10,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from types import ModuleType
 
 from sims.engine import lab_ids
@@ -29,6 +30,15 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(f"benchmarks.{name}")
 
 
+def measured(name: str) -> report.Section:
+    """What a module measures, shown with the seconds that it took."""
+    start = perf_counter()
+    section: report.Section = module(name).measure()
+    report.show(section)
+    print(f"Measured in {perf_counter() - start:.0f} s.\n", flush=True)
+    return section
+
+
 def main(names: Sequence[str] = ()) -> int:
     """Measure, print, and write the report where everything was measured."""
     known = [*of_labs(), *COMMON]
@@ -42,12 +52,10 @@ def main(names: Sequence[str] = ()) -> int:
         print(f"{found['cpu']}. {found['limits']}.\n", flush=True)
         for lab in of_labs():
             if not names or lab in names:
-                sections.append(module(lab).measure())
-                report.show(sections[-1])
+                sections.append(measured(lab))
     for name in COMMON:
         if not names or name in names:
-            sections.append(module(name).measure())
-            report.show(sections[-1])
+            sections.append(measured(name))
     if not names:
         report.write(sections, found)
     return int(not all(section.met for section in sections))

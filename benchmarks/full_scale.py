@@ -18,7 +18,7 @@ from sims.engine.provenance import cores, single_threaded_blas
 
 from .report import Goal, Row, Section, run_alone
 
-ROUNDS = 7
+ROUNDS = 4
 GOALS = {"xor_grokking": 3.0, "linear_attention": 3.0}  # times as long as the kernels, at most
 DEFAULT = {"the default run": {}}
 RUNS = {

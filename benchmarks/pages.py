@@ -2,12 +2,12 @@
 
     python -m benchmarks.pages
 
-A server of its own, and one visitor in Chromium, on the same two cores. The first comes as soon as `/health` is green,
-to a machine whose caches were empty before `python -m sims warm`, as in a fresh container. A page counts as there when
-its pictures are drawn: for a browser that was never here, and, as a lecturer's or a student's is after the first page,
-for one that has the app's scripts in its cache. A slider's answer is from the key press to the new drawing, back and
-forth along the slider, so that half of the answers are computed and half are at hand; the bytes are the websocket's.
-While a run plays, the browser's own frames are counted, and how many positions of training it drew: a run has so many.
+A server of its own, and one visitor in Chromium, on the same two cores. The first comes as soon as `/health` is green
+after `python -m sims warm`, as in a fresh container. A page counts as there when its pictures are drawn: for a browser
+that was never here, and, as a lecturer's or a student's is after the first page, for one that has the app's scripts in
+its cache. A slider's answer is from the key press to the new drawing, back and forth along the slider, so that half of
+the answers are computed and half are at hand; the bytes are the websocket's. While a run plays, the browser's own
+frames are counted, and how many positions of training it drew: a run has so many.
 """
 
 import sys
@@ -24,8 +24,8 @@ from tests.house import House
 from .report import Goal, Measure, Section, run_alone
 
 CORE = ("label_noise", "xor_grokking", "linear_attention", "augmentation_graph")
-ROUNDS = 5
-PRESSES = 40
+ROUNDS = 4
+PRESSES = 30
 PLAYING_SECONDS = 3.0
 FIRST_GOAL, PAGE_GOAL, SLIDER_GOAL, BYTES_GOAL, FRAMES_GOAL = 3.0, 2.0, 0.5, 1e6, 50.0
 IS_QUIET = '[data-testid="stApp"][data-test-script-state="notRunning"]'
@@ -109,13 +109,9 @@ def measure():
 
     with tempfile.TemporaryDirectory(prefix="chalkline-bench-") as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=chromium.SWITCHES)
-        house = House(Path(folder), CHALKLINE_CACHE=str(Path(folder) / "cache"))
+        house = House(Path(folder))
         try:
-            start = perf_counter()
             house.warm()
-            section.measures.append(
-                Measure("an empty machine: kernels compiled, machine measured", perf_counter() - start, "s")
-            )
             start = perf_counter()
             house.start()
             section.measures.append(Measure("a warm machine: the server is healthy after", perf_counter() - start, "s"))

@@ -27,7 +27,7 @@ SECONDS_GOAL = 60.0  # for 20 x 20 points of 8 replicates, on two cores
 POINT_SECONDS = 0.010
 OVERHEAD_GOAL = 0.05  # of the time to compute points that take as long
 SPEEDUP_GOAL = 1.8  # of two workers over one
-ROUNDS = 5
+ROUNDS = 4
 
 
 def spread(low, high, number):
