@@ -127,9 +127,6 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
         return
     for sentence in unmet(pictures, options):
         st.caption(escape(sentence))
-    if report is not None:
-        figures = confirmed.figures(lab.id, report["created"], report)
-        pictures = [*pictures, *figures]
     _formulas(view, story)
     if story.experiment is not None:
         story.experiment(view)
@@ -137,7 +134,9 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
     st.header("Does the theory hold here?")
     verdict_table(view.focus.claims)
     if report is not None:
+        figures = confirmed.figures(lab.id, report["created"], report)
         confirmed.show(view, report, figures)
+        pictures = [*pictures, *figures]
     many = len(view.runs) > 1
     fold("runs", "The runs side by side" if many else "End values of the run", lambda: _side_by_side(view))
     fold("why", "Why", lambda: st.markdown(story.why))
