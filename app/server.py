@@ -56,7 +56,7 @@ GRACE_SECONDS = 15.0  # so long after its network was lost; the browser tries ag
 GOODBYES = (1000, 1001)  # how a browser closes a tab's websocket, or leaves the page
 JANITOR_SECONDS = 20.0
 QUIET_SECONDS = 1.0  # no message for so long counts as idle
-PATIENCE_SECONDS = 60.0  # a server that is never idle is swept all the same
+PATIENCE_SECONDS = 60.0  # a server that is never idle is swept all the same, of what is young
 
 FULL = "This Chalkline server is full ({limit} open pages): try again in a minute."
 
@@ -315,7 +315,8 @@ def janitor(
         while time.monotonic() - house.last_message < QUIET_SECONDS and time.monotonic() < patience:
             if stop.wait(QUIET_SECONDS):
                 return
-        gc.collect()
+        quiet = time.monotonic() - house.last_message >= QUIET_SECONDS
+        gc.collect(2 if quiet else 1)  # walking through everything that is old holds every tab for a second
         tidy()
 
 
