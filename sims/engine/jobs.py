@@ -43,7 +43,8 @@ from .turns import Ticket, Turns
 
 THREAD_SECONDS = 2.0
 KILL_AFTER_SECONDS = 0.1
-NICENESS = 10  # of worker processes and of the threads of kernels: pages, and short runs of others, come first
+NICENESS = 10  # of worker processes: a short run of somebody else comes first
+THREAD_NICENESS = 5  # of the threads of kernels: what a page does beside them comes first
 HUNG = 10.0  # times what a worker may compute, and one that does not compute either is stopped
 REMEMBERED_BYTES = 256e6  # of finished runs' traces: all presets of sixty labs, and what a class asks for beside them
 _STOPPED = 128  # of the runs that took more than they may
@@ -317,7 +318,9 @@ def _line(job: Job, seconds: float) -> str:
 def _step_back() -> None:
     """A thread of kernels lets those go first that answer tabs; where the system gives each thread a niceness."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        thread = threading.get_native_id()
+        own = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, own + THREAD_NICENESS))
 
 
 def run_in_thread(

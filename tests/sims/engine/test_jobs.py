@@ -17,7 +17,7 @@ import pytest
 from sims.engine import BadInput, Cancelled, ChalklineError, execute
 from sims.engine import jobs as jobs_module
 from sims.engine.errors import DamagedRun
-from sims.engine.jobs import NICENESS, Jobs
+from sims.engine.jobs import THREAD_NICENESS, Jobs
 from sims.engine.keys import run_key
 from sims.engine.store import Store
 
@@ -121,7 +121,7 @@ def test_kernels_step_back_behind_the_threads_that_answer(lab, small):
         return lab.simulate(params, replicate, monitor)
 
     Jobs(None).submit(dataclasses.replace(lab, simulate=simulate), small).result(60)
-    assert len(seen) == small.replicates and set(seen) == {min(own + NICENESS, 19)}
+    assert len(seen) == small.replicates and set(seen) == {min(19, own + THREAD_NICENESS)}
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
 
 
