@@ -40,7 +40,7 @@ from .store import Store
 from .turns import Ticket, Turns
 
 THREAD_SECONDS = 2.0
-KILL_AFTER_SECONDS = 0.1
+LOOK_SECONDS = 0.01  # how often a worker process is looked after
 NICENESS = 10  # of worker processes: a short run of somebody else comes first
 HUNG = 10.0  # times what a worker may compute, and one that does not compute either is stopped
 _REMEMBERED = 128
@@ -337,7 +337,7 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget
 
     Raises:
         TooLarge: it outlived its estimate, or wanted more memory than a worker may have.
-        Cancelled: the monitor's cancel flag was set; a worker that does not heed it in a second is killed.
+        Cancelled: the monitor's cancel flag was set; the worker, of which nothing is kept, is killed.
         ChalklineError: the worker failed or died.
     """
     context = Context()
@@ -371,14 +371,14 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget
 
 def _watch(worker: Any, receiver: Connection, monitor: RunMonitor, shared: RunMonitor, deadline: float) -> Run | None:
     """What the worker sends; None where it outlived its estimate."""
-    while not receiver.poll(0.05):
-        shared.cancel[0] = monitor.cancel[0]
-        monitor.progress[:] = shared.progress
-        monitor.records[...] = shared.records
+    looks = 0
+    while not receiver.poll(LOOK_SECONDS):
         if monitor.cancel[0]:
-            if not receiver.poll(KILL_AFTER_SECONDS):
-                worker.kill()
             raise Cancelled("The run was stopped before it ended; nothing of it was kept.")
+        if looks % 5 == 0:  # records may be large, the flag is not
+            monitor.progress[:] = shared.progress
+            monitor.records[...] = shared.records
+        looks += 1
         if time.monotonic() > deadline:
             return None
     try:
