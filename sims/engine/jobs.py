@@ -118,6 +118,10 @@ class Job:
     def finished(self) -> bool:
         return self._finished.is_set()
 
+    def ends_within(self, seconds: float) -> bool:
+        """Wait so long at most; whether it has ended, well or not."""
+        return self._finished.wait(seconds)
+
 
 class Jobs:
     """The jobs of one server process.
