@@ -62,7 +62,7 @@ GOODBYES = (1000, 1001, TOO_FAST)  # how a browser closes a tab's websocket, or 
 PRESSES = ("trigger_value", "string_trigger_value", "json_trigger_value", "chat_input_value")  # each counts
 JANITOR_SECONDS = 20.0
 QUIET_SECONDS = 1.0  # no message for so long counts as idle
-PATIENCE_SECONDS = 60.0  # a server that is never idle is swept all the same
+PATIENCE_SECONDS = 60.0  # a server that is never idle is swept all the same, of what is young
 
 FULL = "This Chalkline server is full ({limit} open pages): try again in a minute."
 
@@ -357,7 +357,8 @@ def janitor(
         while time.monotonic() - house.last_message < QUIET_SECONDS and time.monotonic() < patience:
             if stop.wait(QUIET_SECONDS):
                 return
-        gc.collect()
+        quiet = time.monotonic() - house.last_message >= QUIET_SECONDS
+        gc.collect(2 if quiet else 1)  # walking through everything that is old holds every tab for a second
         tidy()
 
 

@@ -272,4 +272,11 @@ def show(view: View, report: Mapping[str, Any], pictures: Sequence[Picture]) -> 
     st.header("Confirmed by independent experiments")
     st.caption(escape(confirmations.sentence(report)))
     drawings = [picture.for_player() for picture in pictures]
-    player(drawings, steps=None, step_label="step", key=f"confirmed/{view.lab.id}", present=view.present)
+    player(
+        drawings,
+        steps=None,
+        step_label="step",
+        key=f"confirmed/{view.lab.id}",
+        present=view.present,
+        identity=report["created"],
+    )

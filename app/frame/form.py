@@ -105,15 +105,7 @@ def offered(params: Params, name: str) -> list[float]:
     grid = log_grid(field, value)
     if field.kind != "int":
         return grid
-    return [v for v in grid if v == value or _is_possible(params, name, v)]
-
-
-def _is_possible(params: Params, name: str, value: float) -> bool:
-    try:
-        params.replace(**{name: value})
-    except BadInput:
-        return False
-    return True
+    return [v for v in grid if v == value or params.admits(name, v)]
 
 
 def _nice_step(span: float) -> float:

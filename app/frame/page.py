@@ -31,6 +31,7 @@ from .verdicts import verdict_table
 from .views import looked_at, unmet
 from .words import escape
 
+DRAWN = 256  # pages whose pictures are remembered, of about half a megabyte each: what a class looks at
 AT_ONCE_SECONDS = 0.3  # runs that a picture lacks are computed unasked up to this estimate
 
 
@@ -122,7 +123,7 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
         pictures = confirmed.lay_over(module, view, pictures, report)
     st.session_state[f"ranges/{lab.id}"] = {one.id: ranges for one in pictures if (ranges := ranges_of(one.spec))}
     identity = _identity(view, options) + (report["created"] if report is not None else "")
-    _draw(view, _named(identity, pictures) if view.present else pictures)
+    _draw(view, _named(identity, pictures) if view.present else pictures, identity)
     if look.embedded():
         return
     for sentence in unmet(pictures, options):
@@ -441,26 +442,26 @@ def _identity(view: View, options: Options) -> str:
     return canonical_json([view.lab.id, view.state.preset, runs, looked, sorted(view.fetched)])
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@st.cache_resource(max_entries=DRAWN, show_spinner=False)
 def _declared(identity: str, _module: object, _view: View, _options: Options) -> list[Picture]:
     """The lab's pictures as they are looked at, remembered: a class looks at the same runs."""
     return looked_at(_module.pictures(_view), _view, _options)  # type: ignore[attr-defined]
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@st.cache_resource(max_entries=DRAWN, show_spinner=False)
 def _named(identity: str, _pictures: Sequence[Picture]) -> list[Picture]:
     """The pictures with names on their lines, for a room."""
     return [on_lines(picture) for picture in _pictures]
 
 
-def _draw(view: View, pictures: Sequence[Picture]) -> None:
-    """One player for the pictures that share a clock."""
+def _draw(view: View, pictures: Sequence[Picture], identity: str) -> None:
+    """One player for the pictures that share a clock; `identity` says what they depend on."""
     with st.container(key="pictures-head"):
         st.header("Pictures", anchor="pictures")  # for those who cannot see them, and for links from the ledger
     for index, (clock, group) in enumerate(by_clock(pictures).items()):
         drawn = [picture.for_player(notes=not look.embedded()) for picture in group]
-        key = f"player/{view.lab.id}/{index}"
-        player(drawn, steps=clock or None, step_label="step", key=key, present=view.present)
+        key, seen = f"player/{view.lab.id}/{index}", f"{identity} {look.embedded()}"
+        player(drawn, steps=clock or None, step_label="step", key=key, present=view.present, identity=seen)
     if not look.embedded():
         st.caption(band_words(view))
     for picture in () if look.embedded() else pictures:

@@ -68,6 +68,7 @@ def player(
     present: bool = False,
     height: int = 300,
     on_pick: Callable[[float, float], None] | None = None,
+    identity: str = "",
 ) -> None:
     """Draw `pictures` side by side under one clock.
 
@@ -79,17 +80,14 @@ def player(
     With `on_pick`, a point may be picked in each picture that has a table `picked` (columns x and y, on the scales
     of the picture): by a click or with the arrow keys and Enter. It is drawn at once, and `on_pick` gets it.
 
+    `identity` says what the pictures and their steps depend on, where that is known: then their message is made once
+    for all who look at them.
+
     Raises ValueError for pictures that could not be drawn; see `pack`.
     """
-    data = pack(
-        pictures,
-        steps=steps,
-        step_label=step_label,
-        key=key,
-        present=present,
-        height=height,
-        picks=on_pick is not None,
-    )
+    looks: dict[str, Any] = {"step_label": step_label, "key": key, "present": present, "height": height}
+    looks["picks"] = on_pick is not None
+    data = _remembered(identity, pictures, steps, **looks) if identity else pack(pictures, steps=steps, **looks)
     if on_pick is None:
         _mount(key=key, data=data)
         return
@@ -99,6 +97,12 @@ def player(
         on_pick(float(point["x"]), float(point["y"]))
 
     _mount(key=key, data=data, on_picked_change=picked)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _remembered(identity: str, _pictures: Sequence[Picture], _steps: Sequence[int] | None, **looks: Any) -> bytes:
+    """`pack`, whose message is kept; it is found by its identity and its looks."""
+    return pack(_pictures, steps=_steps, **looks)
 
 
 def pack(

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from .compiled import ROOT, cache_root, digest
@@ -130,10 +131,16 @@ def _measure(probe: object) -> float:
 
 
 def _path(lab: Lab) -> Path:
+    return cache_root() / "rates" / _file_name(lab.id)
+
+
+@cache
+def _file_name(lab_id: str) -> str:
+    """Of a lab's rates: its sources and the machine, read once; a page asks for estimates by the hundred."""
     machine = hashlib.sha256(canonical_json(fingerprint()).encode()).hexdigest()[:12]
-    files = sorted([*(ROOT / "sims" / lab.id).glob("*.py"), ROOT / "theory" / f"{lab.id}.py"])
+    files = sorted([*(ROOT / "sims" / lab_id).glob("*.py"), ROOT / "theory" / f"{lab_id}.py"])
     content = hashlib.sha256("".join(digest(path) for path in files if path.is_file()).encode()).hexdigest()[:12]
-    return cache_root() / "rates" / f"{lab.id}-{content}-{machine}.json"
+    return f"{lab_id}-{content}-{machine}.json"
 
 
 def _read(path: Path) -> dict[str, float] | None:

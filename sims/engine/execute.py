@@ -182,6 +182,7 @@ def execute(
     on_progress: Callable[[float], None] | None = None,
     backend: Backend = NUMBA,
     alone: bool = False,
+    pool: ThreadPoolExecutor | None = None,
 ) -> Run:
     """Run a lab, or fetch the stored run of the same key.
 
@@ -194,6 +195,7 @@ def execute(
         on_progress: called about ten times a second with the fraction done.
         backend: what it is computed with; `backends.choose` makes one of words.
         alone: compute the theory after the simulation instead of beside it, as where every core has a run.
+        pool: threads that replicates are spread over instead of the process-wide ones.
 
     Raises:
         BadInput: the lab has no full scale, or the backend's device is not here.
@@ -213,13 +215,13 @@ def execute(
     start = time.perf_counter()
     monitor = RunMonitor.allocate(lab, params) if monitor is None else monitor
     if alone:
-        trace = _simulate(lab, params, monitor, workers, on_progress, backend)
+        trace = _simulate(lab, params, monitor, workers, pool, on_progress, backend)
         theory = predict(lab, params)
     else:
         aside = _aside()
         predicting = aside.submit(predict, lab, params)  # the theory works while the kernels do
         aside.shutdown(wait=False)
-        trace = _simulate(lab, params, monitor, workers, on_progress, backend)
+        trace = _simulate(lab, params, monitor, workers, pool, on_progress, backend)
         theory = predicting.result()
     wall = time.perf_counter() - start
     made = provenance(lab, params, backend)
@@ -298,6 +300,7 @@ def _simulate(
     params: Params,
     monitor: RunMonitor,
     workers: int | None,
+    pool: ThreadPoolExecutor | None,
     on_progress: Callable[[float], None] | None,
     backend: Backend,
 ) -> Trace:
@@ -308,7 +311,8 @@ def _simulate(
         raise ValueError(
             f"{lab.id} records {len(step)} steps from {step[0]}: at most {MOST_STEPS}, from 0, are allowed"
         )
-    pool = shared_pool() if workers is None else ThreadPoolExecutor(workers)
+    own = None if workers is None else ThreadPoolExecutor(workers)
+    pool = own or pool or shared_pool()
     try:
         futures = _submit(pool, lab, params, monitor, backend)
         try:
@@ -320,8 +324,8 @@ def _simulate(
             wait(futures)
             raise
     finally:
-        if workers is not None:
-            pool.shutdown()
+        if own is not None:
+            own.shutdown()
     if monitor.cancel[0]:
         raise stopped(lab)
     if any(len(one.frame_step) > MOST_FRAMES for one in replicates if one.frame_step is not None):

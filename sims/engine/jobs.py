@@ -15,16 +15,18 @@ import logging
 import os
 import secrets
 import signal
+import sys
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 
 from . import confine
 from .budget import Budget, estimate
@@ -41,9 +43,10 @@ from .turns import Ticket, Turns
 
 THREAD_SECONDS = 2.0
 LOOK_SECONDS = 0.01  # how often a worker process is looked after
-NICENESS = 10  # of worker processes: a short run of somebody else comes first
+NICENESS = 10  # of worker processes and of the threads of kernels: pages, and short runs of others, come first
 HUNG = 10.0  # times what a worker may compute, and one that does not compute either is stopped
-_REMEMBERED = 128
+REMEMBERED_BYTES = 256e6  # of finished runs' traces: all presets of sixty labs, and what a class asks for beside them
+_STOPPED = 128  # of the runs that took more than they may
 
 logger = logging.getLogger("chalkline.runs")
 
@@ -129,7 +132,7 @@ class Jobs:
     Args:
         store: where runs are kept and found; a store that cannot be written is read all the same, and the
             job's `notice` says that its result was not kept.
-        remember: how many finished runs stay in memory, least recently used first out.
+        remember: bytes of finished runs' traces that stay in memory, least recently used first out.
         leave_free: bytes of the store's disk that visitors' runs do not fill; what comes then is not kept.
         short, long: how many runs are computed at once in threads, and in processes.
     """
@@ -137,7 +140,7 @@ class Jobs:
     def __init__(
         self,
         store: Store | None,
-        remember: int = _REMEMBERED,
+        remember: float = REMEMBERED_BYTES,
         leave_free: float = 0.0,
         short: int | None = None,
         long: int | None = None,
@@ -146,11 +149,11 @@ class Jobs:
         self.leave_free = leave_free
         self._short = Turns(cores() + 1 if short is None else short)  # one of them may be writing its result
         self._long = Turns(max(2, cores() // 2) if long is None else long)
+        self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="chalkline-jobs", initializer=_step_back)
         self.computed = 0  # runs that were neither remembered nor stored
-        self._remember = remember
         self._lock = threading.Lock()
-        self._recent: OrderedDict[str, Run] = OrderedDict()
-        self._stopped: OrderedDict[str, str] = OrderedDict()  # what was said of runs that took more than they may
+        self._recent: LRUCache[str, Run] = LRUCache(remember, getsizeof=lambda run: run.trace.nbytes)
+        self._stopped: LRUCache[str, str] = LRUCache(_STOPPED)  # what was said of runs that took more than they may
         self._running: dict[str, Job] = {}
         self._slots: dict[tuple[str, str], Job] = {}
 
@@ -213,7 +216,6 @@ class Jobs:
     def _start(self, lab: Lab, params: Params, key: str, owner: tuple[str, str]) -> Job:
         run = self._recent.get(key)
         if run is not None:
-            self._recent.move_to_end(key)
             job = Job(lab, params, key, None, RunMonitor.allocate(lab, params))
             self._finish(job, run, None)
             return job
@@ -227,11 +229,14 @@ class Jobs:
         start = time.monotonic()
         try:
             run = self._find(job) or self._compute(job)
-            self._keep(self._recent, job.key, run)
+            if run.trace.nbytes <= self._recent.maxsize:
+                with self._lock:
+                    self._recent[job.key] = run
             self._finish(job, run, None)
         except Exception as error:  # handed to whoever asks for the result
             if isinstance(error, TooLarge):
-                self._keep(self._stopped, job.key, str(error))
+                with self._lock:
+                    self._stopped[job.key] = str(error)
             elif not isinstance(error, ChalklineError | ArithmeticError):  # the latter by a theory's solver
                 logger.exception("The run %s failed.", job.key)
                 error = ChalklineError(f"The run failed ({type(error).__name__}: {error}). Nothing of it was kept.")
@@ -242,13 +247,6 @@ class Jobs:
                     del self._running[job.key]
         if logger.isEnabledFor(logging.INFO):
             logger.info(_line(job, time.monotonic() - start))
-
-    def _keep(self, among: OrderedDict[str, Any], key: str, what: Any) -> None:
-        with self._lock:
-            among[key] = what
-            among.move_to_end(key)
-            while len(among) > self._remember:
-                among.popitem(last=False)
 
     def _find(self, job: Job) -> Run | None:
         if self.store is None:
@@ -261,7 +259,8 @@ class Jobs:
             return None
 
     def _compute(self, job: Job) -> Run:
-        stopped = self._stopped.get(job.key)
+        with self._lock:
+            stopped = self._stopped.get(job.key)
         if stopped is not None:
             raise TooLarge(stopped)
         budget = job.budget = estimate(job.lab, job.params)
@@ -269,7 +268,7 @@ class Jobs:
             with self._lock:
                 self.computed += 1
             if budget.seconds < THREAD_SECONDS:
-                run = run_in_thread(job.lab, job.params, job.monitor, budget)
+                run = run_in_thread(job.lab, job.params, job.monitor, budget, self._pool)
             else:
                 run = run_in_process(job.lab, job.params, job.monitor, budget)
         if self.store is not None:
@@ -319,8 +318,16 @@ def _line(job: Job, seconds: float) -> str:
     return json.dumps(found)
 
 
-def run_in_thread(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget) -> Run:
-    """Execute a run in the threads that all share.
+def _step_back() -> None:
+    """A thread of kernels lets those go first that answer tabs; where the system gives each thread a niceness."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+def run_in_thread(
+    lab: Lab, params: Params, monitor: RunMonitor, budget: Budget, pool: ThreadPoolExecutor | None = None
+) -> Run:
+    """Execute a run in the threads of a pool, by default the one that all share.
 
     Raises:
         TooLarge: it outlived its estimate.
@@ -333,7 +340,7 @@ def run_in_thread(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget)
         if monitor.meter.seconds > most:
             raise confine.outlived(lab, params, budget)
 
-    return execute(lab, params, monitor=monitor, on_progress=check)
+    return execute(lab, params, monitor=monitor, on_progress=check, pool=pool)
 
 
 def run_in_process(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget) -> Run:

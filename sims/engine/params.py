@@ -275,6 +275,17 @@ class Params(pydantic.BaseModel):
             for name in dropped:
                 del kept[name]
 
+    def admits(self, name: str, value: Value) -> bool:
+        """Whether `replace` would take this value of an active field; without building the params where it can."""
+        field = self.fields()[name]
+        if name in self._deciding():
+            try:
+                self.replace(**{name: value})
+            except BadInput:
+                return False
+            return True
+        return field.contains(value) and next(self.model_copy(update={name: value}).rules(), None) is None
+
     @classmethod
     def _inactive_in(cls, values: Mapping[str, Any]) -> set[str]:
         fields = cls.fields()

@@ -63,6 +63,12 @@ class Trace:
     def replicates(self) -> int:
         return len(self.stopped)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        kept = (self.step, self.frame_step, *self.series.values(), *self.finals.values(), *self.frames.values())
+        return sum(one.nbytes for one in kept)
+
     @cached_property
     def replicate_sha256(self) -> tuple[str, ...]:
         """One hash for each replicate: equal in a run of one and as a part of a run of many."""

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import time
+from types import SimpleNamespace
 from urllib.parse import parse_qs
 
 import pytest
@@ -153,12 +154,22 @@ def test_the_page_shows_the_run_that_python_computes():
     assert shown_key(app) == (run.key[:16], run.trace_sha256[:16])
 
 
-def test_a_page_is_rerun_without_computing_or_drawing_again():
-    app = opened(**SMALL)
-    before = server_jobs().computed
+def test_a_page_is_rerun_without_computing_drawing_or_packing_again(monkeypatch):
+    player = sys.modules["app.frame.player"]
+    packed, pack = [], player.pack
+
+    def counted(pictures, **looks):
+        packed.append(looks["key"])
+        return pack(pictures, **looks)
+
+    monkeypatch.setattr(player, "pack", counted)
+    app = opened(**{**SMALL, "seed": "271828"})
+    before, first = server_jobs().computed, list(packed)
+    assert any(key.startswith(f"player/{LAB.id}/") for key in first)
     app.run()
     assert_sound(app)
     assert server_jobs().computed == before
+    assert packed == first, "the messages of the pictures were made anew"
 
 
 # -- widgets ----------------------------------------------------------------------------------------------------
@@ -592,6 +603,19 @@ def test_a_run_in_the_queue_shows_its_place_and_one_for_which_there_is_no_time_i
     assert "server is busy" in said and unescaped(said).endswith(command_line(LAB, held(other).focus))
     for job in blockers:
         job.cancel()
+
+
+def test_a_long_wait_is_looked_at_less_often():
+    look_every = sys.modules["app.frame.runs"]._look_every
+
+    def job(ahead, seconds, finished=False):
+        budget = None if seconds is None else SimpleNamespace(seconds=seconds)
+        return SimpleNamespace(ahead=(1, ahead), budget=budget, finished=lambda: finished)
+
+    assert look_every({"a": job(0.0, None)}) == look_every({"a": job(0.0, 1.0)}) == 0.5
+    assert look_every({"a": job(20.0, 2.0), "b": job(0.0, 1.0)}) == pytest.approx(1.1)
+    assert look_every({"a": job(500.0, 2.0, finished=True)}) == 0.5
+    assert look_every({"a": job(500.0, 2.0)}) == 3.0
 
 
 def test_a_theory_that_cannot_be_computed_is_a_sentence(monkeypatch):

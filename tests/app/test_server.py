@@ -595,7 +595,7 @@ def test_what_is_no_plain_request_is_superseded_by_none(earlier: dict) -> None:
 
 
 def test_the_janitor_waits_for_a_quiet_moment_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    def sweeps(busy_until: float) -> list[float]:
+    def sweeps(busy_until: float) -> list[tuple[float, int]]:
         clock, times = Clock(until=200.0), []
 
         class Busy(server.House):
@@ -604,14 +604,14 @@ def test_the_janitor_waits_for_a_quiet_moment_but_not_for_ever(monkeypatch: pyte
             )
 
         monkeypatch.setattr(server.time, "monotonic", clock.monotonic)
-        monkeypatch.setattr(server.gc, "collect", lambda *_: times.append(clock.now))
+        monkeypatch.setattr(server.gc, "collect", lambda generation=2: times.append((clock.now, generation)))
         monkeypatch.setattr(server.gc, "freeze", lambda: None)
         server.janitor(Busy(), lambda: None, lambda: None, clock)  # type: ignore[arg-type]
         return times
 
-    assert sweeps(0.0) == [0.0, *(20.0 * n for n in range(1, 10))]
-    assert sweeps(30.0)[:2] == [0.0, 31.0]
-    assert sweeps(1e9) == [0.0, 80.0, 160.0]
+    assert sweeps(0.0) == [(0.0, 2), *((20.0 * n, 2) for n in range(1, 10))]
+    assert sweeps(30.0)[:2] == [(0.0, 2), (31.0, 2)]
+    assert sweeps(1e9) == [(0.0, 2), (80.0, 1), (160.0, 1)], "what is old waits for a quiet moment"
 
 
 # What it says when it cannot start.

@@ -17,7 +17,8 @@ import pytest
 from sims.engine import BadInput, Cancelled, ChalklineError, execute
 from sims.engine import jobs as jobs_module
 from sims.engine.errors import DamagedRun
-from sims.engine.jobs import Jobs
+from sims.engine.jobs import NICENESS, Jobs
+from sims.engine.keys import run_key
 from sims.engine.store import Store
 
 IN_THREAD, IN_PROCESS = 1e9, 0.0
@@ -95,13 +96,33 @@ def test_equal_requests_are_computed_once(lab, store, small):
 
 
 def test_finished_runs_are_forgotten_least_recently_used_first(lab, small):
-    jobs = Jobs(None, remember=2)
+    jobs = Jobs(None, remember=2 * execute(lab, small).trace.nbytes)
     one, two, three = (small.replace(seed=seed) for seed in range(3))
     for params in (one, two, one, three, one):
         jobs.submit(lab, params, session=str(params.seed), slot=str(jobs.computed)).result(60)
     assert jobs.computed == 3
     jobs.submit(lab, two).result(60)
     assert jobs.computed == 4
+
+
+def test_a_run_that_is_too_large_to_be_remembered_is_handed_out_all_the_same(lab, small):
+    jobs = Jobs(None, remember=10.0)
+    assert jobs.submit(lab, small).result(60).trace.nbytes > 10
+    assert jobs.recall(run_key(lab, small)) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has no niceness of its own here")
+def test_kernels_step_back_behind_the_threads_that_answer(lab, small):
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    seen = []
+
+    def simulate(params, replicate, monitor):
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return lab.simulate(params, replicate, monitor)
+
+    Jobs(None).submit(dataclasses.replace(lab, simulate=simulate), small).result(60)
+    assert len(seen) == small.replicates and set(seen) == {min(own + NICENESS, 19)}
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
 
 
 @pytest.mark.parametrize("limit", [IN_THREAD, IN_PROCESS])
@@ -247,7 +268,8 @@ def test_the_log_has_one_line_for_each_run_and_no_word_on_who_asked(lab, small, 
         return [line for line in found if line["key"] in (made.key, stopped.key)]
 
     until(lambda: len(lines()) >= 3)
-    done, read, cancelled = lines()
+    by_outcome = {(line["state"], line["cached"]): line for line in lines()}  # each is written behind its answer
+    done, read, cancelled = (by_outcome[one] for one in (("done", False), ("done", True), ("cancelled", False)))
     assert done.keys() == {"event", "lab", "key", "state", "seconds", "cached", "verdicts"}
     assert (done["lab"], done["key"], done["state"], done["cached"]) == (lab.id, made.key, "done", False)
     assert done["verdicts"] == {verdict.id: verdict.verdict for verdict in made.claims} and done["seconds"] > 0
