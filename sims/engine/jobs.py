@@ -43,6 +43,7 @@ from .turns import Ticket, Turns
 
 THREAD_SECONDS = 2.0
 LOOK_SECONDS = 0.01  # how often a worker process is looked after
+SETTLE_SECONDS = 0.1  # so long a run of two seconds or more waits before a process is started for it
 NICENESS = 10  # of worker processes and of the threads of kernels: pages, and short runs of others, come first
 HUNG = 10.0  # times what a worker may compute, and one that does not compute either is stopped
 REMEMBERED_BYTES = 256e6  # of finished runs' traces: all presets of sixty labs, and what a class asks for beside them
@@ -351,6 +352,7 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget
         Cancelled: the monitor's cancel flag was set; the worker, of which nothing is kept, is killed.
         ChalklineError: the worker failed or died.
     """
+    _settle(monitor)
     context = Context()
     sizes = (monitor.cancel.nbytes, monitor.progress.nbytes, monitor.records.nbytes)
     names = [f"chalkline-{os.getpid()}-{secrets.token_hex(6)}" for _ in sizes]  # to tell whose they are
@@ -378,6 +380,15 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget
     if outcome is None:
         raise confine.outlived(lab, params, budget)
     return outcome
+
+
+def _settle(monitor: RunMonitor) -> None:
+    """Wait a moment: of a slider's many runs, each of which replaces the last, none is worth a process. Cancelled."""
+    begun = time.monotonic()
+    while time.monotonic() < begun + SETTLE_SECONDS:
+        if monitor.cancel[0]:
+            raise Cancelled("The run was stopped before it began.")
+        time.sleep(LOOK_SECONDS)
 
 
 def _watch(worker: Any, receiver: Connection, monitor: RunMonitor, shared: RunMonitor, deadline: float) -> Run | None:

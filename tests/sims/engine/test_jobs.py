@@ -185,6 +185,21 @@ def test_cancelling_ends_the_worker(lab, endless, place):
     assert blocks_in_shared_memory() <= before
 
 
+def test_a_run_that_is_replaced_at_once_starts_no_process(lab, endless, place, monkeypatch):
+    """Fifty moves of a slider, each of which gives the run before up."""
+    place(IN_PROCESS)
+    started, real = [], jobs_module.Context
+    monkeypatch.setattr(jobs_module, "Context", lambda: started.append(1) or real())
+    monkeypatch.setattr(jobs_module, "SETTLE_SECONDS", 60.0)
+    jobs = Jobs(None)
+    moved = [jobs.submit(lab, endless.replace(seed=seed), "anna") for seed in range(50)]
+    jobs.release("anna")
+    for job in moved:
+        with pytest.raises(Cancelled):
+            job.result(60)
+    assert started == []
+
+
 def test_a_worker_that_dies_is_reported(lab, endless, place, store):
     place(IN_PROCESS)
     job = Jobs(store).submit(lab, endless)
