@@ -298,13 +298,14 @@ def warm_up() -> None:
 
     `python -m sims warm` compiles them beforehand; here they are read from its cache.
     """
-    import altair  # noqa: F401
     import pandas  # noqa: F401
+    from altair.utils import schemapi
 
     from app.frame.runs import WARM_UP, server_jobs
     from sims import engine
     from sims.engine.budget import lab_rates
 
+    schemapi.disable_debug_mode()  # the tests validate what is drawn, word by word; here nobody waits for that
     for lab in engine.all_labs():
         lab_rates(lab)
         for probe in lab.probes().values():

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sims.engine import ChalklineError, Lab, confirmations
 from sims.engine.figure import Figure
 
-from .pictures import PALETTE, Picture, finish, legend
+from .pictures import PALETTE, Picture, layered, legend
 from .player import player
 from .runs import View
 from .words import escape
@@ -243,7 +243,7 @@ def _spec(figure: Figure, data: Mapping[str, Any], table: Mapping[str, np.ndarra
             measured.mark_line(strokeWidth=2.2, clip=True).encode(x, y, hue, alt.Detail("line:N"), alt.Order("order:Q"))
         )
         layers.append(measured.mark_point(filled=True, size=46, clip=True).encode(x, y, hue))
-    return finish(alt.layer(*layers).resolve_scale(stroke="independent"))
+    return layered(*layers, stroke="independent")
 
 
 def _scale(values: np.ndarray, log: bool) -> alt.Scale:

@@ -9,7 +9,7 @@ import altair as alt
 import numpy as np
 
 from .overlays import columns
-from .pictures import PALETTE, Picture, finish
+from .pictures import PALETTE, Picture, layered
 from .runs import View
 
 
@@ -78,7 +78,7 @@ def meters(
         "silent": [
             alt.Chart(alt.NamedData("silent"))
             .mark_text(align="left", dx=6, fontSize=13, color="$text")
-            .encode(x, y, offset, text="words:N")
+            .encode(x, y, offset, text=alt.Text("words:N"))
         ],
     }
     tables = {"bars": bars, "ticks": ticks, "silent": silent}
@@ -89,7 +89,7 @@ def meters(
     return Picture(
         id=id,
         title=title,
-        spec=finish(alt.layer(*layers)),
+        spec=layered(*layers),
         alt=" ".join(sentences),
         data=data,
         note=note,

@@ -87,6 +87,7 @@ __all__ = [
     "interval_words",
     "is_composed",
     "joined",
+    "layered",
     "legend",
     "overlay",
     "overlay_preview",
@@ -334,6 +335,15 @@ def finish(chart: Any) -> dict[str, Any]:
     for name in ("config", "$schema", "datasets"):
         spec.pop(name, None)
     return spec
+
+
+def layered(*layers: Any, **scales: str) -> dict[str, Any]:
+    """Charts on top of each other as one plain spec; `scales` are those that they do not share, as "independent".
+
+    As `finish(alt.layer(...))`, which copies every chart twice before it makes the spec.
+    """
+    spec: dict[str, Any] = {"layer": [layer if isinstance(layer, dict) else finish(layer) for layer in layers]}
+    return {**spec, "resolve": {"scale": scales}} if scales else spec
 
 
 def point_legend(words: Sequence[str]) -> alt.Legend | None:

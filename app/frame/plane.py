@@ -10,7 +10,7 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
-from .pictures import PALETTE, Picture, finish
+from .pictures import PALETTE, Picture, layered
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -88,7 +88,7 @@ def plane(shown: Plane, *, id: str, title: str, said: str, note: str, steps: Int
     return Picture(
         id=id,
         title=title,
-        spec=finish(alt.layer(*layers).resolve_scale(color="independent", size="independent")),
+        spec=layered(*layers, color="independent", size="independent"),
         alt=said,
         data=still,
         frames=tables if moves else {},

@@ -19,7 +19,7 @@ from sims.engine.sweep import Plan
 from sims.engine.sweep_store import CLAIMED as CLAIMED_COLUMN
 from sims.engine.sweep_store import PREDICTED, VERDICT
 
-from .pictures import CLAIMED, PALETTE, UNCLAIMED, Picture, finish, legend
+from .pictures import CLAIMED, PALETTE, UNCLAIMED, Picture, layered, legend
 from .sweep_jobs import Outcome, possible
 from .sweep_state import CLAIM, VIEWS, SweepState, axes_of, point_link, sweep_story
 from .sweep_story import Axis, ChalkLine
@@ -213,12 +213,12 @@ def _heat_map(
             tooltip=[*tips[:2], alt.Tooltip("state:N", title="point"), alt.Tooltip("reason:N", title="reason")],
         ),
         table.mark_rect(**rect).encode(
-            **x, **y, color=_colour(lab, state, points, title, log), href="link:N", tooltip=tips
+            **x, **y, color=_colour(lab, state, points, title, log), href=alt.Href("link:N"), tooltip=tips
         ),
         frame.mark_text(fontSize=13, fontWeight="bold").encode(
             **_middle(x_axis, "x"),
             **_middle(y_axis, "y"),
-            text="sign:N",
+            text=alt.Text("sign:N"),
             color=alt.condition(_IS_FAILED, alt.value(_FAILURE), alt.value("$text")),
         ),
     ]
@@ -227,12 +227,12 @@ def _heat_map(
         data["unclaimed"] = {name: values[grey] for name, values in cells.items()}
         colour = _colour(lab, state, points, title, log, grey=True)
         unclaimed = alt.Chart(alt.NamedData("unclaimed")).mark_rect(**rect)
-        layers.append(unclaimed.encode(**x, **y, color=colour, href="link:N", tooltip=tips))
+        layers.append(unclaimed.encode(**x, **y, color=colour, href=alt.Href("link:N"), tooltip=tips))
     drawn = _drawn_lines(lines, x_axis, y_axis)
     if drawn is not None:
         data |= {"lines": drawn[0], "marks": drawn[1]}
         layers += _chalk(drawn[0])
-    return finish(alt.layer(*layers).resolve_scale(color="independent", stroke="independent")), data
+    return layered(*layers, color="independent", stroke="independent"), data
 
 
 def _places(axis: Axis, name: str, index: NDArray[np.int64]) -> dict[str, Any]:
@@ -365,7 +365,7 @@ def _chalk(table: Mapping[str, Any]) -> list[Any]:
         lines.mark_line(clip=True, strokeWidth=2.4).encode(*common, *_dashed("words:N", words)),
         *(
             marks.mark_text(**_MARK, **look, align=side, dx=dx)
-            .encode(x, y, text="mark:N")
+            .encode(x, y, text=alt.Text("mark:N"))
             .transform_filter(f"datum.side === '{side}'")
             for look in (_EDGE, {})
             for side, dx in _SIDES.items()
@@ -444,7 +444,7 @@ def _curve(
             x, alt.Y("low:Q", title=title, scale=upwards), alt.Y2("high:Q")
         ),
         table.mark_point(filled=True, size=110, color=PALETTE[0], cursor="pointer", clip=True).encode(
-            x, y, href="link:N", tooltip=tips
+            x, y, href=alt.Href("link:N"), tooltip=tips
         ),
     ]
     alone = state.theory_only or state.show == "theory"
@@ -452,9 +452,9 @@ def _curve(
         data["ends"] = _theory_ends(axis, points, log)
         ink = alt.condition("datum.claimed === 'yes'", alt.value("$text"), alt.value("$muted"))
         ends = alt.Chart(alt.NamedData("ends")).mark_point(filled=True, size=60, cursor="pointer", clip=True)
-        layers.append(ends.encode(x, y, color=ink, href="link:N", tooltip=tips))
+        layers.append(ends.encode(x, y, color=ink, href=alt.Href("link:N"), tooltip=tips))
     layers += _failed_marks(axis, x, points, data)
-    spec = finish(alt.layer(*layers).resolve_scale(stroke="independent"))
+    spec = layered(*layers, stroke="independent")
     note = "Dots: mean over replicates, with one standard error; a click on one opens its run."
     if alone:
         ends_note = "Theory alone, at the end of each run; a click on a dot opens it."
@@ -479,7 +479,7 @@ def _failed_marks(axis: Axis, x: alt.X, points: Points, data: dict[str, Any]) ->
     data["failed"] = {name: values[failed] for name, values in columns.items()}
     tips = [alt.Tooltip("x_text:N", title=axis.title), alt.Tooltip("reason:N", title="failed")]
     look = {"text": "✕", "color": _FAILURE, "fontSize": 16, "fontWeight": "bold", "dy": -9}
-    return [alt.Chart(alt.NamedData("failed")).mark_text(**look).encode(x, y=alt.value("height"), tooltip=tips)]
+    return [alt.Chart(alt.NamedData("failed")).mark_text(**look).encode(x, y=alt.YValue("height"), tooltip=tips)]
 
 
 def _failed_note(points: Points) -> str:
@@ -585,10 +585,10 @@ def _verdict_strip(state: SweepState, axis: Axis, points: Points) -> tuple[dict[
         x,
         alt.Y("verdict:N", sort=names, scale=alt.Scale(domain=names), title=None),
         alt.Color("verdict:N", scale=alt.Scale(domain=names, range=list(_VERDICTS.values())), legend=None),
-        href="link:N",
+        href=alt.Href("link:N"),
         tooltip=[alt.Tooltip("x_text:N", title=axis.title), alt.Tooltip("verdict:N", title="verdict")],
     )  # fmt: skip
     data: dict[str, Any] = {"dots": table}
     layers = [marks, *_failed_marks(axis, x, points, data)]
     note = f"A click on a dot opens its run. {_failed_note(points)}".strip()
-    return finish(alt.layer(*layers)), data, note
+    return layered(*layers), data, note

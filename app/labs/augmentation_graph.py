@@ -20,9 +20,9 @@ from app.frame.pictures import (
     UNCLAIMED,
     Curve,
     Picture,
-    finish,
     hues,
     joined,
+    layered,
     overlay,
     point_legend,
 )
@@ -355,12 +355,12 @@ def _eigenvalue_spec(names: tuple[str, ...], known: bool) -> dict[str, Any]:
         .transform_filter(alt.datum.focus == "yes"),
         points.mark_point(filled=True, size=60, opacity=1).encode(x, y, hue),
         marks.mark_rule(strokeDash=[2, 3], strokeWidth=1.6, color="$muted").encode(x),
-        marks.mark_text(align="left", dx=5, fontSize=13, color="$text").encode(x, y, text="words:N"),
+        marks.mark_text(align="left", dx=5, fontSize=13, color="$text").encode(x, y, text=alt.Text("words:N")),
     ]
     if known:
         tick = alt.Chart(alt.NamedData("theory")).mark_tick(color="$text", size=12, thickness=2.2, orient="horizontal")
         layers.insert(2, tick.encode(x, y))
-    return finish(alt.layer(*layers))
+    return layered(*layers)
 
 
 def _beyond(params: AugmentationGraphParams) -> str:
@@ -531,7 +531,7 @@ def _error_layers(x: alt.X, field: str, log: bool) -> list[Any]:
         .encode(x, y),
         alt.Chart(alt.NamedData("zone"))
         .mark_text(align="right", baseline="top", dx=-4, dy=4, fontSize=12, color="$text")
-        .encode(x, y, text="words:N"),
+        .encode(x, y, text=alt.Text("words:N")),
     ]
 
 
@@ -545,9 +545,7 @@ def _zone(
 
 
 def _error_spec(layers: Sequence[Any]) -> dict[str, Any]:
-    return finish(
-        alt.layer(*layers).resolve_scale(stroke="independent", strokeDash="independent", strokeWidth="independent")
-    )
+    return layered(*layers, stroke="independent", strokeDash="independent", strokeWidth="independent")
 
 
 def _class_shares(run: Run) -> Array:
@@ -847,7 +845,7 @@ def _plane_of(layers: Sequence[Any], axes: tuple[int, int]) -> dict[str, Any]:
     axis = alt.Axis(grid=False, tickCount=5, format="~g")
     x = alt.X("x:Q", title=f"coordinate {axes[0] + 1}", scale=scale, axis=axis)
     y = alt.Y("y:Q", title=f"coordinate {axes[1] + 1}", scale=scale, axis=axis)
-    return finish(alt.layer(*(layer.encode(x, y) for layer in layers)))
+    return layered(*(layer.encode(x, y) for layer in layers))
 
 
 @cache

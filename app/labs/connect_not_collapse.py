@@ -14,7 +14,7 @@ from app.frame.domains import class_domain_plane
 from app.frame.formula import Formula
 from app.frame.meters import meters
 from app.frame.page import Story
-from app.frame.pictures import PALETTE, Picture, finish, overlay
+from app.frame.pictures import PALETTE, Picture, layered, overlay
 from app.frame.plane import Link, Plane, plane
 from app.frame.runs import View
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
@@ -211,7 +211,7 @@ def rule(name: str, run: Run) -> Picture:
     return Picture(
         id="rule",
         title=f"What {params.n_features} features keep: {name}",
-        spec=finish(alt.layer(*layers)),
+        spec=layered(*layers),
         alt=f"{name}: eigenvalues of {said}. {_told(params)}",
         data={
             "bars": {"group": order, "value": [row[1] for row in rows], "fate": [row[3] for row in rows]},
@@ -336,7 +336,7 @@ def matchings(view: View, name: str, run: Run) -> Picture:
     return Picture(
         id="matchings",
         title="How many classes end where they belong",
-        spec=finish(alt.layer(*layers)),
+        spec=layered(*layers),
         alt=f"{name}: accuracy {mean:.3g} on average over {run.trace.replicates} runs; a random matching has "
         f"{chance:.3g}.",
         data={"bars": found, "chalk": {"right": names, "share": matching_distribution(r)}},

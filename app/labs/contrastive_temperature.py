@@ -13,9 +13,9 @@ from app.frame.page import Story
 from app.frame.pictures import (
     PALETTE,
     Picture,
-    finish,
     hues,
     joined,
+    layered,
     legend,
     overlay,
     point_legend,
@@ -279,7 +279,7 @@ def law(view: View) -> Picture:
     return Picture(
         id="law",
         title="Temperature decides what is tolerated",
-        spec=finish(alt.layer(rule.encode(x), chalk.encode(x, y), points.encode(x, y, **hue))),
+        spec=layered(rule.encode(x), chalk.encode(x, y), points.encode(x, y, **hue)),
         alt=f"{said}. {ends}",
         data={
             "points": joined(rows),
@@ -328,7 +328,7 @@ def evenness(view: View) -> Picture:
     return Picture(
         id="evenness",
         title="Tolerance is paid with uniformity",
-        spec=finish(alt.layer(chalk.encode(x, y), points.encode(x, y))),
+        spec=layered(chalk.encode(x, y), points.encode(x, y)),
         alt=f"Uniformity, {said}; in closed form from {line[0]:.3g} to {line[-1]:.3g}.",
         data={"points": {"tau": at, "value": values}, "theory": {"tau": fine, "value": line}},
         needs=wanted,
@@ -373,17 +373,15 @@ def sphere(view: View) -> Picture:
     return Picture(
         id="sphere",
         title=f"Points on the sphere: {view.focus_label}",
-        spec=finish(
-            alt.layer(
-                outline.encode(x, y, alt.Order("order:Q")),
-                points.encode(
-                    x,
-                    y,
-                    sizes,
-                    alt.Color("class:N", sort=names, scale=hues(names), legend=told),
-                    alt.Shape("class:N", sort=names, scale=alt.Scale(domain=names, range=signs), legend=told),
-                ),
-            )
+        spec=layered(
+            outline.encode(x, y, alt.Order("order:Q")),
+            points.encode(
+                x,
+                y,
+                sizes,
+                alt.Color("class:N", sort=names, scale=hues(names), legend=told),
+                alt.Shape("class:N", sort=names, scale=alt.Scale(domain=names, range=signs), legend=told),
+            ),
         ),
         alt=f"{many} points of {p.classes} classes; classmates end at a mean similarity of {end:.3g}.",
         data={"circle": circle},
@@ -433,13 +431,11 @@ def force(view: View) -> Picture:
     return Picture(
         id="force",
         title="Where the force goes",
-        spec=finish(
-            alt.layer(
-                mark.mark_rule(strokeDash=[2, 3], strokeWidth=1.6).encode(x, y, alt.Y2(datum=0), hue),
-                alt.Chart(alt.NamedData("drawn")).mark_line(strokeWidth=2.4, clip=True).encode(x, y, hue),
-                chalk.encode(x, y, alt.Detail("run:N")),
-                mark.mark_point(filled=True, size=110, opacity=1).encode(x, y, hue, shape),
-            )
+        spec=layered(
+            mark.mark_rule(strokeDash=[2, 3], strokeWidth=1.6).encode(x, y, alt.Y2(datum=0), hue),
+            alt.Chart(alt.NamedData("drawn")).mark_line(strokeWidth=2.4, clip=True).encode(x, y, hue),
+            chalk.encode(x, y, alt.Detail("run:N")),
+            mark.mark_point(filled=True, size=110, opacity=1).encode(x, y, hue, shape),
         ),
         alt=" ".join(said),
         data={"drawn": joined(bars), "theory": joined(lines), "marks": joined(marks)},

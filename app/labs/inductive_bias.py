@@ -10,7 +10,7 @@ import numpy as np
 
 from app.frame.formula import Formula, Numbers
 from app.frame.page import Story
-from app.frame.pictures import Picture, finish, hues, joined, overlay, point_legend, shapes
+from app.frame.pictures import Picture, hues, joined, layered, overlay, point_legend, shapes
 from app.frame.runs import View
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
@@ -306,7 +306,7 @@ def spectra(view: View) -> Picture:
     return Picture(
         id="spectra",
         title="What the class can make invariant",
-        spec=finish(alt.layer(*layers)),
+        spec=layered(*layers),
         alt=" ".join(said),
         data=data,
         note="Stems: eigenvalues of each class, from its moments over all views. Ticks: the closed form. An eigenvalue "
@@ -358,7 +358,7 @@ def known(view: View) -> Picture:
     return Picture(
         id="known",
         title="What a linear probe knows of the label",
-        spec=finish(alt.layer(*layers)),
+        spec=layered(*layers),
         alt=" ".join(said),
         data=data,
         note="Dashed: expectation over the minimisers of each class. Points: of minimisers the mean over random ones, "
@@ -407,7 +407,7 @@ def loss_and_use(view: View) -> Picture:
     return Picture(
         id="loss_and_use",
         title="The loss does not rank encoders",
-        spec=finish(alt.layer(points.encode(x, y, **_points(names)))),
+        spec=layered(points.encode(x, y, **_points(names))),
         alt=" ".join(said),
         data={"dots": table},
         needs=wanted,
@@ -465,7 +465,7 @@ def gram(view: View) -> Picture:
     moving = count > 1
     if moving:
         table["frame"] = np.repeat(np.arange(count), d * d)
-    spec = finish(alt.layer(alt.Chart(alt.NamedData("cells")).mark_rect().encode(x, y, hue)))
+    spec = layered(alt.Chart(alt.NamedData("cells")).mark_rect().encode(x, y, hue))
     end = frames[-1] if np.all(np.isfinite(frames[-1])) else frames[0]
     diagonal = np.diag(end)
     style = f"{np.max(diagonal[p.content :]):.3g}" if p.content < d else "none"

@@ -12,7 +12,7 @@ import numpy as np
 from app.frame.confirmed import Experiment, LaidOver, Points
 from app.frame.formula import Formula
 from app.frame.page import Story
-from app.frame.pictures import CLAIMED, PALETTE, Picture, finish, overlay
+from app.frame.pictures import CLAIMED, PALETTE, Picture, layered, overlay
 from app.frame.runs import View
 from app.frame.specs import fill
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
@@ -291,7 +291,7 @@ def _stem_spec(hues: tuple[str, ...], chalked: bool) -> dict[str, Any]:
     if chalked:
         tick = moving.mark_tick(color="$text", size=9, thickness=2, orient="horizontal", clip=True)
         layers.append(tick.encode(x, alt.Y("theory:Q", scale=scale)))
-    return finish(alt.layer(*layers).resolve_scale(color="independent", shape="independent"))
+    return layered(*layers, color="independent", shape="independent")
 
 
 def _same_problem(other: Run, run: Run) -> bool:
@@ -384,7 +384,7 @@ def _plane_spec(simulated: bool) -> dict[str, Any]:
         noise = alt.Chart(alt.NamedData("noise")).mark_line(color=PALETTE[1], strokeWidth=3, opacity=0.8, clip=True)
         point = alt.Chart(alt.NamedData("point")).mark_circle(color=PALETTE[0], size=130, clip=True)
         layers += [noise.encode(x, y), point.encode(x, y)]
-    return finish(alt.layer(*layers))
+    return layered(*layers)
 
 
 def _planar_params() -> LabelNoiseParams:
@@ -458,7 +458,7 @@ def _recovery_spec() -> dict[str, Any]:
                 scale=alt.Scale(domain=alt.ExprRef("marks"), range=[[7, 4], [2, 3]]),
                 legend=alt.Legend(title=None, orient="top", columns=1, labelLimit=0),
             ),
-            color=alt.value("$muted"),
+            color=alt.ColorValue("$muted"),
         ),
         table.mark_line(strokeDash=[7, 4], color="$text", strokeWidth=2.2).encode(x, y).transform_filter(chalked),
         table.mark_rule(color=PALETTE[0], strokeWidth=2)
@@ -473,7 +473,7 @@ def _recovery_spec() -> dict[str, Any]:
         scale=alt.Scale(domain=[0, 1], nice=False),
     )
     rate = alt.Chart(alt.NamedData("slack")).mark_line(color=PALETTE[2], strokeDash=[3, 2]).encode(x, right)
-    return finish(alt.layer(alt.layer(*layers), rate).resolve_scale(y="independent"))
+    return layered(layered(*layers), rate, y="independent")
 
 
 def _share(run: Run, metric: str) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from app.frame.confirmed import Experiment, LaidOver, Points
 from app.frame.formula import Formula
 from app.frame.page import Story
-from app.frame.pictures import HIGH, LOW, PALETTE, Curve, Picture, below, finish, interval_words, legend, overlay, x_of
+from app.frame.pictures import HIGH, LOW, PALETTE, Curve, Picture, below, interval_words, layered, legend, overlay, x_of
 from app.frame.runs import View
 from app.frame.specs import fill
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
@@ -293,7 +293,7 @@ def _matrix_spec(size: int, optimum: bool) -> dict[str, Any]:
         for name in ("matrix", *(("optimum",) if optimum else ()))
     ]
     names = alt.Chart(alt.NamedData("names")).mark_text(fontSize=13, color="$text").encode(x, y, alt.Text("words:N"))
-    return {**finish(alt.layer(*layers, names)), "view": {"stroke": None}}
+    return {**layered(*layers, names), "view": {"stroke": None}}
 
 
 def _cells(size: int, offset: float) -> dict[str, Array]:
@@ -391,7 +391,7 @@ def _layer_step_spec(count: int) -> dict[str, Any]:
         alt.Chart(alt.NamedData("theory")).mark_line(**_CHALK).encode(x, y, alt.Detail("run:N")),
         alt.Chart(alt.NamedData("steps")).mark_point(filled=True, size=110, opacity=1).encode(x, y, hue),
     ]
-    return finish(alt.layer(*layers))
+    return layered(*layers)
 
 
 def _columns(table: dict[str, list[Any]]) -> dict[str, Any]:
@@ -469,10 +469,10 @@ def _double_descent_spec(names: tuple[str, ...]) -> dict[str, Any]:
         alt.Chart(alt.NamedData("optimum")).mark_rule(**_CHALK).encode(alt.Y("median:Q", scale=scale)),
         peak.mark_rule(strokeDash=[1, 3], strokeWidth=1.6, color="$muted").encode(x),
         peak.mark_text(align="left", dx=5, baseline="top", fontSize=12, color="$muted").encode(
-            x, alt.Text("words:N"), y=alt.value(4)
+            x, alt.Text("words:N"), y=alt.YValue(4)
         ),
     ]
-    return finish(alt.layer(*layers))
+    return layered(*layers)
 
 
 # -- elsewhere ---------------------------------------------------------------------------------------------------
@@ -548,7 +548,7 @@ def _spectrum_spec() -> dict[str, Any]:
         alt.Chart(alt.NamedData("chalk")).mark_line(**_CHALK).encode(x, y),
         alt.Chart(alt.NamedData("trained")).mark_point(filled=True, size=100, opacity=1, color=PALETTE[0]).encode(x, y),
     ]
-    return finish(alt.layer(*layers))
+    return layered(*layers)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -632,10 +632,10 @@ def _length_spec() -> dict[str, Any]:
         alt.Chart(alt.NamedData("measured")).mark_point(filled=True, size=80, opacity=1, clip=True).encode(x, y, hue),
         here.mark_rule(strokeDash=[1, 3], color="$muted", strokeWidth=1.6).encode(x),
         here.mark_text(align="left", dx=5, baseline="bottom", fontSize=12, color="$muted").encode(
-            x, alt.Text("words:N"), y=alt.value(alt.expr("height - 4"))
+            x, alt.Text("words:N"), y=alt.YValue(alt.expr("height - 4"))
         ),
     ]
-    return finish(alt.layer(*layers))
+    return layered(*layers)
 
 
 def length_runs(focus: LinearAttentionParams) -> list[Params]:
@@ -756,7 +756,7 @@ def _step_spec(names: tuple[str, ...], present: tuple[str, ...]) -> dict[str, An
             alt.Shape("teacher:N", sort=list(names), scale=marks, legend=key),
         ),
     ]
-    return finish(alt.layer(*layers))
+    return layered(*layers)
 
 
 def teacher_runs() -> list[Params]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import altair as alt
@@ -13,7 +14,7 @@ from app.frame.domains import class_domain_plane
 from app.frame.formula import Formula
 from app.frame.meters import meters
 from app.frame.page import Story
-from app.frame.pictures import Picture, finish, hues, overlay, point_legend, shapes
+from app.frame.pictures import Picture, hues, layered, overlay, point_legend, shapes
 from app.frame.runs import View
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
@@ -249,9 +250,9 @@ def weights_of(params: LinearTransferParams) -> list[float]:
 
 def weight_runs(params: LinearTransferParams) -> list[LinearTransferParams]:
     """Features solved for at each of these weights; of sampled graphs for several numbers of nodes a block."""
-    base = params.replace(training="eigen", steps=1, seed=0, first_replicate=0)
+    base = _theory_alone(params)
     if params.graph == "population":
-        return [base.replace(across_domains=one, replicates=1) for one in weights_of(params)]
+        return [base.replace(across_domains=one) for one in weights_of(params)]
     counts = sorted({*COUNTS, params.nodes_per_block})
     return [
         base.replace(across_domains=one, nodes_per_block=n, replicates=5)
@@ -287,7 +288,7 @@ def _marks(params: LinearTransferParams, x: alt.X, top: float) -> tuple[list[Any
         )
         layers += [
             base.mark_rule(strokeWidth=1.4, strokeDash=dash, color="$muted").encode(x),
-            text.encode(x, y=alt.value(alt.expr("height - 4")), text="words:N"),
+            text.encode(x, y=alt.YValue(alt.expr("height - 4")), text=alt.Text("words:N")),
         ]
         tables[name] = {"weight": [weight], "words": [words]}
     return layers, tables
@@ -298,13 +299,7 @@ def eigenvalues(view: View) -> Picture:
     params = _params(view.focus)
     wanted, runs = _at_hand(view)
     x, top = _x_axis(params)
-    fine = np.linspace(0.0, min(top, 1.0), 81)
-    models = [model_of(params.replace(across_domains=float(one))) for one in fine]
-    chalk = {
-        "weight": np.tile(fine, 3),
-        "value": np.concatenate([[one.eigenvalues[group] for one in models] for group in _GROUPS]),
-        "group": np.repeat(np.array(list(_GROUPS.values()), dtype=object), len(fine)),
-    }
+    chalk = _eigenvalue_lines(_theory_alone(params), min(top, 1.0))
     shown = [run for run in runs if _params(run).nodes_per_block == params.nodes_per_block or _is_population(run)]
     found = {
         "weight": np.repeat([_params(run).across_domains for run in shown], 3),
@@ -334,7 +329,7 @@ def eigenvalues(view: View) -> Picture:
     return Picture(
         id="eigenvalues",
         title="What the weights decide",
-        spec=finish(alt.layer(*layers)),
+        spec=layered(*layers),
         alt=f"Eigenvalues at α = {params.across_domains:g}: {here}. Class contrasts and interactions cross at "
         f"γ = {params.across_both:g}. {len(runs)} of {len(wanted)} runs computed.",
         data={"chalk": chalk, **({"found": found} if shown else {}), **tables},
@@ -343,6 +338,23 @@ def eigenvalues(view: View) -> Picture:
         + ("of the graph. " if _is_population(view.focus) else "means of 5 sampled graphs, once these are computed. ")
         + "Class contrasts and interactions cross where pairs across domains are as heavy as pairs across both, γ.",
     )
+
+
+def _theory_alone(params: LinearTransferParams) -> LinearTransferParams:
+    """What the theory looks at: params that differ in the rest share their chalk lines."""
+    return params.replace(training="eigen", steps=1, seed=0, first_replicate=0, replicates=1)
+
+
+@lru_cache(maxsize=128)
+def _eigenvalue_lines(params: LinearTransferParams, top: float) -> dict[str, Any]:
+    """The eigenvalues of the groups over weights across domains up to `top`."""
+    fine = np.linspace(0.0, top, 81)
+    models = [model_of(params.replace(across_domains=float(one))) for one in fine]
+    return {
+        "weight": np.tile(fine, 3),
+        "value": np.concatenate([[one.eigenvalues[group] for one in models] for group in _GROUPS]),
+        "group": np.repeat(np.array(list(_GROUPS.values()), dtype=object), len(fine)),
+    }
 
 
 def _is_population(run: Run) -> bool:
@@ -371,7 +383,7 @@ def transition(view: View) -> Picture:
     points = {name: [part[name] for part in parts] for name in ("weight", "kind", "value")}
     points["low"] = [part["value"] - part["se"] for part in parts]
     points["high"] = [part["value"] + part["se"] for part in parts]
-    chalk = _step_line(params, min(top, 1.0))
+    chalk = _step_line(_theory_alone(params), min(top, 1.0))
     y = alt.Y(
         "value:Q",
         title="accuracy",
@@ -404,7 +416,7 @@ def transition(view: View) -> Picture:
     return Picture(
         id="transition",
         title="Where the target flips",
-        spec=finish(alt.layer(*layers)),
+        spec=layered(*layers),
         alt=f"Accuracy on the target: {said or 'not computed yet'}. Theory changes at γ = {params.across_both:g}. "
         f"{len(runs)} of {len(wanted)} runs computed.",
         data={**({"found": points} if parts else {}), "chalk": chalk, **tables},
@@ -425,6 +437,7 @@ def _kinds(params: LinearTransferParams) -> list[str]:
     return [f"{_TARGET}, {n} nodes a block" for n in sorted({*COUNTS, params.nodes_per_block})] + [_DOMAIN]
 
 
+@lru_cache(maxsize=128)
 def _step_line(params: LinearTransferParams, top: float) -> dict[str, Any]:
     """The population's accuracy on the target, piece by piece; no piece where theory has no one answer."""
     fine = np.unique(
@@ -484,7 +497,7 @@ def powers(view: View) -> Picture:
     return Picture(
         id="powers",
         title="Averaged features: each step damps the interactions",
-        spec=finish(alt.layer(*layers)),
+        spec=layered(*layers),
         alt=f"Class contrast on the target over that on the source: {said}.",
         data={"chalk": chalk, "runs": found},
         note="Dashed: the class contrast of averaged features in closed form. Points: the runs that have them.",

@@ -10,7 +10,7 @@ import numpy as np
 
 from app.frame.formula import Formula, Numbers
 from app.frame.page import Story
-from app.frame.pictures import Curve, Picture, finish, hues, joined, overlay, point_legend, rounds, shapes
+from app.frame.pictures import Curve, Picture, hues, joined, layered, overlay, point_legend, rounds, shapes
 from app.frame.runs import View
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
@@ -371,7 +371,7 @@ def weights(view: View) -> Picture:
     return Picture(
         id="weights",
         title=f"Weights layer by layer: {view.focus_label}",
-        spec=finish(alt.layer(*layers)),
+        spec=layered(*layers),
         alt=f"{view.focus_label}, at the end. {said}.",
         data={"theory": {name: column[drawn] for name, column in lines.items()}},
         frames={"now": {name: column[finite] for name, column in moved.items()}},
@@ -416,12 +416,10 @@ def errors(view: View) -> Picture:
     return Picture(
         id="errors",
         title="Which layer to keep",
-        spec=finish(
-            alt.layer(
-                chalk.encode(x, y, alt.Detail("run:N")),
-                points.mark_rule(strokeWidth=2).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), hue),
-                points.mark_point(filled=True, size=90, opacity=1).encode(x, y, hue, shape),
-            )
+        spec=layered(
+            chalk.encode(x, y, alt.Detail("run:N")),
+            points.mark_rule(strokeWidth=2).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), hue),
+            points.mark_point(filled=True, size=90, opacity=1).encode(x, y, hue, shape),
         ),
         alt=" ".join(said),
         data={"dots": joined(dots or [empty]), "theory": joined(lines or [empty])},

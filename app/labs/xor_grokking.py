@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from app.frame.confirmed import Experiment, LaidOver, Points
 from app.frame.formula import Formula
 from app.frame.page import Story
-from app.frame.pictures import CLAIMED, PALETTE, UNCLAIMED, Curve, Picture, finish, overlay, several
+from app.frame.pictures import CLAIMED, PALETTE, UNCLAIMED, Curve, Picture, layered, overlay, several
 from app.frame.runs import View
 from app.frame.specs import fill
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
@@ -250,9 +250,9 @@ def _neuron_spec(claimed: bool) -> dict[str, Any]:
         ),
         alt.Chart(alt.NamedData("size"))
         .mark_text(align="right", baseline="top", fontSize=12, color="$muted")
-        .encode(x=alt.value(alt.expr("width - 4")), y=alt.value(4), text="words:N"),
+        .encode(x=alt.XValue(alt.expr("width - 4")), y=alt.YValue(4), text=alt.Text("words:N")),
     ]
-    return finish(alt.layer(*layers))
+    return layered(*layers)
 
 
 def _is_theorem(view: View) -> bool:
@@ -337,7 +337,7 @@ def _map_spec(edge: float) -> dict[str, Any]:
         ),
         points.mark_text(dx=9, dy=-9, align="left", fontSize=13, color="$text").encode(x, y, alt.Text("mean:N")),
     ]
-    return finish(alt.layer(*layers))
+    return layered(*layers)
 
 
 def _nearest_means(grid: Array) -> list[tuple[int, int]]:
@@ -407,7 +407,7 @@ def _cluster_spec(claimed: bool) -> dict[str, Any]:
             alt.Shape("cluster:N", sort=names, scale=shapes, legend=legend),
         ),
     ]
-    return finish(alt.layer(*layers))
+    return layered(*layers)
 
 
 # -- the phase diagram -------------------------------------------------------------------------------------------
@@ -506,7 +506,7 @@ def _phase_spec(present: tuple[str, ...]) -> dict[str, Any]:
         .mark_point(shape="diamond", filled=False, size=260, strokeWidth=2.6, color="$text")
         .encode(x, y),
     ]
-    return finish(alt.layer(*layers).resolve_scale(stroke="independent"))
+    return layered(*layers, stroke="independent")
 
 
 def phase_runs() -> Sequence[Params]:
