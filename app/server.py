@@ -58,7 +58,8 @@ INCOMING_BYTES = 8 * 2**20  # one message from a browser; widgets' states are a 
 LINGER_SECONDS = 0.5  # so long after a tab was closed its runs are given up; one that comes back asks again
 GRACE_SECONDS = 15.0  # so long after its network was lost; the browser tries again after 0.5, 1, 2, 4 and 8 seconds
 TOO_FAST = 1008  # how one that is `BEHIND` is shown out
-GOODBYES = (1000, 1001, TOO_FAST)  # how a browser closes a tab's websocket, or leaves the page; and how we do
+NO_TEXT = 1003  # and one that sends text, which no page of ours does
+GOODBYES = (1000, 1001, TOO_FAST, NO_TEXT)  # how a browser closes a tab's websocket, or leaves the page; and how we do
 PRESSES = ("trigger_value", "string_trigger_value", "json_trigger_value", "chat_input_value")  # each counts
 JANITOR_SECONDS = 20.0
 QUIET_SECONDS = 1.0  # no message for so long counts as idle
@@ -141,10 +142,16 @@ class Gate:
         """
         due, waiting = 0.0, deque[Message]()
 
+        async def heard() -> Message:
+            message = await receive()
+            if message["type"] == "websocket.receive" and message.get("bytes") is None:  # Streamlit would fail on it
+                return {"type": "websocket.disconnect", "code": NO_TEXT}
+            return message
+
         async def paced() -> Message:
             nonlocal due
             if not waiting:
-                waiting.append(await receive())
+                waiting.append(await heard())
             now = time.monotonic()
             if waiting[0]["type"] != "websocket.receive":
                 return waiting.popleft()
@@ -152,7 +159,7 @@ class Gate:
             due = max(due, now - BURST / RERUNS_PER_SECOND) + 1 / RERUNS_PER_SECOND
             while due > now:
                 try:
-                    later = await asyncio.wait_for(receive(), due - now)
+                    later = await asyncio.wait_for(heard(), due - now)
                 except TimeoutError:
                     break
                 if later["type"] != "websocket.receive":

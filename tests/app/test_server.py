@@ -587,6 +587,14 @@ def test_presses_are_not_dropped_and_who_sends_too_many_is_shown_out(monkeypatch
     assert sent[0] - len(queries) == server.BEHIND + 1 and last == {"type": "websocket.disconnect", "code": 1008}
 
 
+def test_who_sends_text_is_shown_out_before_streamlit_fails_on_it() -> None:
+    async def receive() -> dict:
+        return {"type": "websocket.receive", "text": "x"}
+
+    paced = server.Gate(through, server.House()).paced(receive)  # type: ignore[arg-type]
+    assert asyncio.run(paced()) == {"type": "websocket.disconnect", "code": 1003}  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("earlier", [{"text": "x"}, {"bytes": b"\xff"}, {"bytes": asking(1, pressed=True)}])
 def test_what_is_no_plain_request_is_superseded_by_none(earlier: dict) -> None:
     assert server.superseded({"bytes": asking(1)}, {"bytes": asking(2)})
