@@ -20,12 +20,14 @@ import threading
 import time
 import tomllib
 import webbrowser
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 import uvicorn
+from google.protobuf.message import DecodeError
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -34,6 +36,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 from streamlit import config
+from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -50,10 +53,14 @@ FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 
 RERUNS_PER_SECOND = 20.0  # of one tab; a faster sender waits, and so slows only itself
 BURST = 40  # messages that a tab may send at once before it is slowed
+BEHIND = 200  # messages that may wait for that
 INCOMING_BYTES = 8 * 2**20  # one message from a browser; widgets' states are a few kB
 LINGER_SECONDS = 0.5  # so long after a tab was closed its runs are given up; one that comes back asks again
 GRACE_SECONDS = 15.0  # so long after its network was lost; the browser tries again after 0.5, 1, 2, 4 and 8 seconds
-GOODBYES = (1000, 1001)  # how a browser closes a tab's websocket, or leaves the page
+TOO_FAST = 1008  # how one that is `BEHIND` is shown out
+NO_TEXT = 1003  # and one that sends text, which no page of ours does
+GOODBYES = (1000, 1001, TOO_FAST, NO_TEXT)  # how a browser closes a tab's websocket, or leaves the page; and how we do
+PRESSES = ("trigger_value", "string_trigger_value", "json_trigger_value", "chat_input_value")  # each counts
 JANITOR_SECONDS = 20.0
 QUIET_SECONDS = 1.0  # no message for so long counts as idle
 PATIENCE_SECONDS = 60.0  # a server that is never idle is swept all the same, of what is young
@@ -86,16 +93,13 @@ class Gate:
             await refuse(refusal, scope, receive, send)
         elif scope["type"] == "websocket" and scope["path"] == STREAM:
             self.house.sessions += 1
-            line = Line()
+            line = Line(self.house)
             try:
-                await self.app(same_origin(scope), self.paced(line.heard(receive)), line.said(self.noted(send)))
+                await self.app(same_origin(scope), line.heard(self.paced(receive)), line.said(self.noted(send)))
             finally:
                 self.house.sessions -= 1
-                wait = LINGER_SECONDS
-                self.house.lost.pop(line.session, None)
-                if line.session and line.code not in GOODBYES:
-                    self.house.lost[line.session] = time.monotonic() + GRACE_SECONDS
-                    wait += GRACE_SECONDS
+                line.gone()
+                wait = LINGER_SECONDS + (GRACE_SECONDS if line.session in self.house.lost else 0.0)
                 asyncio.get_running_loop().call_later(wait, self._left)
         else:
             await self.app(same_origin(scope), receive, send)
@@ -131,18 +135,42 @@ class Gate:
         return None
 
     def paced(self, receive: Receive) -> Receive:
-        """`receive`, at most `RERUNS_PER_SECOND` messages a second after a first `BURST`."""
-        due = 0.0
+        """`receive`, at most `RERUNS_PER_SECOND` messages a second after a first `BURST`.
+
+        What comes while a message is held back is taken at once, so that a goodbye is not heard behind a minute of
+        requests. A request that a later one supersedes is dropped; who is `BEHIND` all the same is shown out.
+        """
+        due, waiting = 0.0, deque[Message]()
+
+        async def heard() -> Message:
+            message = await receive()
+            if message["type"] == "websocket.receive" and message.get("bytes") is None:  # Streamlit would fail on it
+                return {"type": "websocket.disconnect", "code": NO_TEXT}
+            return message
 
         async def paced() -> Message:
             nonlocal due
-            message = await receive()
-            if message["type"] == "websocket.receive":
-                now = self.house.last_message = time.monotonic()
-                due = max(due, now - BURST / RERUNS_PER_SECOND) + 1 / RERUNS_PER_SECOND
-                if due > now:
-                    await asyncio.sleep(due - now)
-            return message
+            if not waiting:
+                waiting.append(await heard())
+            now = time.monotonic()
+            if waiting[0]["type"] != "websocket.receive":
+                return waiting.popleft()
+            self.house.last_message = now
+            due = max(due, now - BURST / RERUNS_PER_SECOND) + 1 / RERUNS_PER_SECOND
+            while due > now:
+                try:
+                    later = await asyncio.wait_for(heard(), due - now)
+                except TimeoutError:
+                    break
+                if later["type"] != "websocket.receive":
+                    return later
+                if superseded(waiting[-1], later):
+                    waiting.pop()
+                waiting.append(later)
+                if len(waiting) > BEHIND:
+                    return {"type": "websocket.disconnect", "code": TOO_FAST}
+                now = time.monotonic()
+            return waiting.popleft()
 
         return paced
 
@@ -154,18 +182,39 @@ class Gate:
         return noted
 
 
+def superseded(earlier: Message, later: Message) -> bool:
+    """Whether the page that `earlier` asks for is drawn anew by `later`, and nothing was pressed for it."""
+    try:
+        first, second = (BackMsg.FromString(message["bytes"]) for message in (earlier, later))
+    except (KeyError, TypeError, DecodeError):
+        return False
+    if not all(
+        one.WhichOneof("type") == "rerun_script" and not one.rerun_script.fragment_id for one in (first, second)
+    ):
+        return False
+    return not any(widget.WhichOneof("value") in PRESSES for widget in first.rerun_script.widget_states.widgets)
+
+
 class Line:
     """One websocket of a tab: whose session it carries, and how it ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, house: House) -> None:
+        self.house = house
         self.session = ""
         self.code: int | None = None
+
+    def gone(self) -> None:
+        """Note whether its tab is expected back: before Streamlit hears of it, which takes the session for closed."""
+        self.house.lost.pop(self.session, None)
+        if self.session and self.code not in GOODBYES:
+            self.house.lost[self.session] = time.monotonic() + GRACE_SECONDS
 
     def heard(self, receive: Receive) -> Receive:
         async def heard() -> Message:
             message = await receive()
             if message["type"] == "websocket.disconnect":
                 self.code = message.get("code")
+                self.gone()
             return message
 
         return heard

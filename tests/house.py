@@ -119,14 +119,14 @@ class House:
         return float(self.process.memory_info().rss)
 
     def processor_seconds(self) -> float:
-        """Processor time of the server and of the workers that it has now."""
+        """Processor time of the server and of the workers that it has or had."""
         total = 0.0
         for one in (self.process, *self.process.children(recursive=True)):
             try:
                 times = one.cpu_times()
             except psutil.NoSuchProcess:
                 continue
-            total += times.user + times.system
+            total += times.user + times.system + times.children_user + times.children_system
         return total
 
     def threads(self) -> int:

@@ -10,7 +10,9 @@ from functools import cache
 import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.scriptrunner_utils.script_run_context import get_run_yield_check
 
+from app.house import present_house
 from sims.engine import ChalklineError, Lab, Params, Run, TooLarge
 from sims.engine.budget import Budget, command_line, describe_bytes, describe_seconds, estimate, require
 from sims.engine.jobs import Job, Jobs
@@ -22,6 +24,7 @@ from .state import PageState
 from .words import escape
 
 PATIENCE_SECONDS = 1.5  # a rerun waits this long before it shows a progress bar instead
+LOOK_SECONDS = 0.1  # so often it looks meanwhile whether anybody still waits for it
 WARM_UP, CARDS = OWN_SESSIONS = ("warm-up", "cards")  # of the server itself: no tab has them, and none closes them
 # What a run may end in that is told in a sentence: the last is a theory's solver that did not converge.
 FAILURES = (ChalklineError, ArithmeticError)
@@ -87,7 +90,18 @@ def submit(lab: Lab, wanted: Mapping[str, Params], keep: Sequence[str] = ()) -> 
         if not jobs.on_its_way(run_key(lab, params)):
             _require_turn(lab, params, estimate(lab, params))
     jobs.release(session, keep={f"{lab.id}/{label}" for label in (*wanted, *keep)})
-    return {label: jobs.submit(lab, params, session, f"{lab.id}/{label}") for label, params in wanted.items()}
+    found = {label: jobs.submit(lab, params, session, f"{lab.id}/{label}") for label, params in wanted.items()}
+    _give_up_if_gone(session)
+    return found
+
+
+def _give_up_if_gone(session: str) -> None:
+    """Give up what a script has just asked for whose tab was closed meanwhile: who looks for that has been here."""
+    house = present_house()
+    if house is None or not runtime.exists() or runtime.get_instance().is_active_session(session):
+        return
+    if session not in house.awaited():
+        server_jobs().release(session)
 
 
 def require_live(lab: Lab, wanted: Sequence[Params]) -> None:
@@ -128,12 +142,12 @@ def wait_for(jobs: Mapping[str, Job], seconds: float = PATIENCE_SECONDS) -> bool
 
 
 def _ended(job: Job, deadline: float) -> bool:
-    try:
-        job.result(max(0.0, deadline - time.monotonic()))
-    except TimeoutError:
-        return False
-    except FAILURES:
-        return True
+    """Whether it ends before that time; a script whose tab is closed, or asks for another page, stops here."""
+    stop_if_told = get_run_yield_check() or (lambda: None)
+    while not job.ends_within(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic()))):
+        if time.monotonic() >= deadline:
+            return False
+        stop_if_told()
     return True
 
 
@@ -235,6 +249,7 @@ def fetch(
         stored = jobs.store is not None and jobs.store.holds(key)
         if run is None and (stored or compute):
             job = jobs.submit(lab, params, session, f"{lab.id}/picture/{key}")
+            _give_up_if_gone(session)
             while not wait_for({key: job}, 0.2):
                 on_progress((index + job.progress) / len(wanted))
             try:

@@ -256,6 +256,7 @@ def work(params: ConnectNotCollapseParams) -> Work:
         per_replicate={"align": params.steps * pairs + recorded * (3000.0 + 2.0 * pairs)},
         once={"predict": 1.0},
         bytes=8.0 * (params.replicates * recorded * 10.0 + 1e6),
+        serial=("align",),
     )
 
 

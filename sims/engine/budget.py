@@ -56,9 +56,14 @@ def estimate(
     work = lab.work(params)
     rates = lab_rates(lab) if rates is None else rates
     one = sum(count * rates[name] for name, count in work.per_replicate.items())
+    serial = sum(work.per_replicate.get(name, 0.0) * rates[name] for name in work.serial)
     once = sum(count * rates[name] for name, count in work.once.items())
     rounds = math.ceil(params.replicates / (workers or cores()))
-    return Budget(seconds=rounds * one + once, cpu_seconds=params.replicates * one + once, bytes=work.bytes)
+    return Budget(
+        seconds=rounds * (one - serial) + params.replicates * serial + once,
+        cpu_seconds=params.replicates * one + once,
+        bytes=work.bytes,
+    )
 
 
 def require(lab: Lab, params: Params, seconds: float = math.inf, bytes: float = math.inf) -> Budget:

@@ -30,6 +30,7 @@ from .registry import all_labs, get_lab, lab_ids
 
 PROGRAM = "python -m sims"
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+LISTED = ("key", "lab", "version", "created", "replicates", "wall_s")  # of each stored run
 
 
 class CheckFailed(ChalklineError):
@@ -86,12 +87,10 @@ def _runs(command: Any) -> None:
     from .store import Store
 
     lab = get_lab(command.lab).id if command.lab else None
-    rows = Store().rows(lab)
     if command.json:
-        print_json(rows)
-    elif rows:
-        short = ("key", "lab", "version", "created", "replicates", "wall_s")
-        print_table([{name: row[name][:12] if name == "key" else row[name] for name in short} for row in rows])
+        print_json(Store().rows(lab))
+    elif rows := Store().rows(lab, LISTED):
+        print_table([{**row, "key": row["key"][:12]} for row in rows])
     else:
         say(f"No runs are stored yet in {Store().path}.")
 

@@ -327,10 +327,14 @@ def _simulate(
         if own is not None:
             own.shutdown()
     if monitor.cancel[0]:
-        raise Cancelled(f"The run of {lab.id} was stopped before it ended; nothing of it was kept.")
+        raise stopped(lab)
     if any(len(one.frame_step) > MOST_FRAMES for one in replicates if one.frame_step is not None):
         raise ValueError(f"{lab.id} returns more than {MOST_FRAMES} frames")
     return assemble(step, list(lab.series), monitor.records, replicates)
+
+
+def stopped(lab: Lab) -> Cancelled:
+    return Cancelled(f"The run of {lab.id} was stopped before it ended; nothing of it was kept.")
 
 
 def _submit(
@@ -343,6 +347,8 @@ def _submit(
         return [pool.submit(batch, params, numbers, monitor, backend.device, backend.dtype)]
 
     def one(index: int, number: int) -> list[Replicate]:
+        if monitor.cancel[0]:  # of hundreds of replicates that wait in line none is set up
+            raise stopped(lab)
         with monitor.meter.running():
             return [lab.simulate(params, number, monitor.of(index))]
 

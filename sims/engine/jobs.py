@@ -42,7 +42,8 @@ from .store import Store
 from .turns import Ticket, Turns
 
 THREAD_SECONDS = 2.0
-KILL_AFTER_SECONDS = 0.1
+LOOK_SECONDS = 0.01  # how often a worker process is looked after
+SETTLE_SECONDS = 0.1  # so long a run of two seconds or more waits before a process is started for it
 NICENESS = 10  # of worker processes: a short run of somebody else comes first
 THREAD_NICENESS = 5  # of the threads of kernels: what a page does beside them comes first
 HUNG = 10.0  # times what a worker may compute, and one that does not compute either is stopped
@@ -121,6 +122,10 @@ class Job:
 
     def finished(self) -> bool:
         return self._finished.is_set()
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait so long at most; whether it has ended, well or not."""
+        return self._finished.wait(seconds)
 
 
 class Jobs:
@@ -347,9 +352,10 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget
 
     Raises:
         TooLarge: it outlived its estimate, or wanted more memory than a worker may have.
-        Cancelled: the monitor's cancel flag was set; a worker that does not heed it in a second is killed.
+        Cancelled: the monitor's cancel flag was set; the worker, of which nothing is kept, is killed.
         ChalklineError: the worker failed or died.
     """
+    _settle(monitor)
     context = Context()
     sizes = (monitor.cancel.nbytes, monitor.progress.nbytes, monitor.records.nbytes)
     names = [f"chalkline-{os.getpid()}-{secrets.token_hex(6)}" for _ in sizes]  # to tell whose they are
@@ -379,16 +385,25 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget
     return outcome
 
 
+def _settle(monitor: RunMonitor) -> None:
+    """Wait a moment: of a slider's many runs, each of which replaces the last, none is worth a process. Cancelled."""
+    begun = time.monotonic()
+    while time.monotonic() < begun + SETTLE_SECONDS:
+        if monitor.cancel[0]:
+            raise Cancelled("The run was stopped before it began.")
+        time.sleep(LOOK_SECONDS)
+
+
 def _watch(worker: Any, receiver: Connection, monitor: RunMonitor, shared: RunMonitor, deadline: float) -> Run | None:
     """What the worker sends; None where it outlived its estimate."""
-    while not receiver.poll(0.05):
-        shared.cancel[0] = monitor.cancel[0]
-        monitor.progress[:] = shared.progress
-        monitor.records[...] = shared.records
+    looks = 0
+    while not receiver.poll(LOOK_SECONDS):
         if monitor.cancel[0]:
-            if not receiver.poll(KILL_AFTER_SECONDS):
-                worker.kill()
             raise Cancelled("The run was stopped before it ended; nothing of it was kept.")
+        if looks % 5 == 0:  # records may be large, the flag is not
+            monitor.progress[:] = shared.progress
+            monitor.records[...] = shared.records
+        looks += 1
         if time.monotonic() > deadline:
             return None
     try:

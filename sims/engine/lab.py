@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -126,13 +126,15 @@ class Work:
     """What a run costs, in counts that the lab's probes turn into seconds.
 
     `per_replicate` and `once` map the name of a probe to a count of its units; `bytes` is the peak memory.
-    `ends` is what `predict_ends` takes for a run among many, by default what `once` says.
+    `ends` is what `predict_ends` takes for a run among many, by default what `once` says. What the probes in `serial`
+    count is done by the interpreter, which does it for one replicate at a time.
     """
 
     per_replicate: Mapping[str, float]
     once: Mapping[str, float]
     bytes: float
     ends: Mapping[str, float] | None = None
+    serial: Collection[str] = ()
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ SCHEMA = 1
 STALE_SECONDS = 3600.0
 _HEXADECIMAL = frozenset("0123456789abcdef")
 _SERIES, _ARRAYS, _MANIFEST = "series.parquet", "arrays.npz", "manifest.json"
-_COLUMNS = (
+COLUMNS = (  # of the index
     "key",
     "family",
     "lab",
@@ -50,6 +50,7 @@ _COLUMNS = (
     "params",
     "metrics",
 )
+_TEXTS = {"params", "metrics"}  # those of them that are kept as JSON
 
 
 def _is_word(value: Any) -> bool:
@@ -165,13 +166,16 @@ class Store:
                     found += [folder.name for folder in folders if _is_key(folder.name)]
         return sorted(found)
 
-    def rows(self, lab: str | None = None) -> list[dict[str, Any]]:
-        """One row per run (key, lab, version, date, params, metrics), newest first, from the index."""
+    def rows(self, lab: str | None = None, columns: Sequence[str] = COLUMNS) -> list[dict[str, Any]]:
+        """One row per run with those of the `COLUMNS` that are asked for, newest first, from the index.
+
+        The metrics of a run are a hundred numbers: who lists runs by their keys and dates does not ask for them.
+        """
         try:
-            return self._select(lab)
+            return self._select(lab, columns)
         except (sqlite3.DatabaseError, ValueError):  # damaged beyond what opening it can see
             self._drop_index()
-            return self._select(lab)
+            return self._select(lab, columns)
 
     def of_family(self, family: str, catch_up: bool = True) -> list[str]:
         """The keys of the stored runs of a family.
@@ -416,12 +420,15 @@ class Store:
         self._catch_up(connection)
         return connection
 
-    def _select(self, lab: str | None) -> list[dict[str, Any]]:
+    def _select(self, lab: str | None, columns: Sequence[str]) -> list[dict[str, Any]]:
         where, values = ("WHERE lab = ?", (lab,)) if lab else ("", ())
-        sql = f"SELECT {', '.join(_COLUMNS)} FROM runs {where} ORDER BY created DESC, key"
+        sql = f"SELECT {', '.join(columns)} FROM runs {where} ORDER BY created DESC, key"
         with self._index() as index:
-            found = [dict(zip(_COLUMNS, row, strict=True)) for row in index.execute(sql, values)]
-        return [{**row, "params": json.loads(row["params"]), "metrics": json.loads(row["metrics"])} for row in found]
+            found = [dict(zip(columns, row, strict=True)) for row in index.execute(sql, values)]
+        for column in _TEXTS & set(columns):
+            for row in found:
+                row[column] = json.loads(row[column])
+        return found
 
     def _drop_index(self) -> None:
         for suffix in ("", "-wal", "-shm"):
@@ -495,7 +502,7 @@ def _create(connection: sqlite3.Connection) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous=NORMAL")
     types = ["key TEXT PRIMARY KEY", "version INTEGER", "replicates INTEGER", "wall_s REAL"]
     typed = {column.split()[0]: column for column in types}
-    columns = ", ".join(typed.get(name, f"{name} TEXT") for name in _COLUMNS)
+    columns = ", ".join(typed.get(name, f"{name} TEXT") for name in COLUMNS)
     connection.execute(f"CREATE TABLE IF NOT EXISTS runs ({columns})")
     connection.execute("CREATE INDEX IF NOT EXISTS by_lab ON runs (lab, created)")
     connection.execute("CREATE INDEX IF NOT EXISTS by_family ON runs (family)")
@@ -503,8 +510,8 @@ def _create(connection: sqlite3.Connection) -> sqlite3.Connection:
 
 
 def _insert(index: sqlite3.Connection, manifest: Mapping[str, Any]) -> None:
-    values = [canonical_json(manifest[n]) if n in ("params", "metrics") else manifest[n] for n in _COLUMNS]
-    index.execute(f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(_COLUMNS))})", values)
+    values = [canonical_json(manifest[n]) if n in _TEXTS else manifest[n] for n in COLUMNS]
+    index.execute(f"INSERT OR REPLACE INTO runs VALUES ({', '.join('?' * len(COLUMNS))})", values)
 
 
 def _series_bytes(trace: Trace) -> bytes:

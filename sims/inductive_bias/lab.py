@@ -247,12 +247,12 @@ def work(params: InductiveBiasParams) -> Work:
         product = 8.0 * p * k * (params.dim + k) if params.encoder == "table" else 6.0 * p * p * k + 4.0 * p * k * k
         steps["descend"] = params.steps * (product + 300.0)
     kept = min(k, P)
-    solved = P * kept * kept + P * kept * 8.0 + 5e5
+    solved = P * kept * kept + P * kept * 8.0 + 1e6
     if params.training == "minimiser" and params.encoder == "table":
         solved += P * P * kept
     elif params.training == "minimiser":
         solved += 20.0 * p**3 + params.n_pairs * (p + 3.0 * params.dim) * 10.0
-    steps["measure"] = looks * (P * (kept + 6.0) ** 2 + 2e4) + solved
+    steps["measure"] = looks * look_work(P, kept) + solved
     own = P * p * p if params.encoder == "relu" else 0.0
     steps["measure"] += own
     once = P * p * p if params.encoder in CLASSES else 0.0
@@ -261,7 +261,13 @@ def work(params: InductiveBiasParams) -> Work:
         once={"measure": once + 1e5},
         bytes=8.0 * (3.0 * P * (p if params.encoder in CLASSES else kept) + 4.0 * P * kept + 2.0 * p * p * (p < 4096))
         + 8.0 * (20.0 * params.n_pairs * p + params.replicates * 6.0 * recorded + 4e5),
+        serial=("measure",),
     )
+
+
+def look_work(views: float, kept: float) -> float:
+    """A probe of the outputs at all views; of few views most of it is the interpreter's."""
+    return views * (kept + 6.0) ** 2 + 2.5e5
 
 
 def network_work(params: InductiveBiasParams) -> float:

@@ -232,7 +232,7 @@ def _finals(params: InductiveBiasParams, replicate: int, values: Array, theta: A
 def probes() -> Mapping[str, Callable[[], float]]:
     """One probe for each kind of work: batches, exact descent, network passes, measuring."""
     from ..engine import RunMonitor
-    from .lab import LAB, network_work, work
+    from .lab import LAB, look_work, network_work, work
 
     def trained(name: str, **changes: Any) -> Callable[[], float]:
         params = InductiveBiasParams.make(replicates=1, **changes)
@@ -251,7 +251,7 @@ def probes() -> Mapping[str, Callable[[], float]]:
         theta, look = start_of(params, 0), _look(params, 0)
         for _ in range(10):
             look(theta)
-        return 10.0 * (params.views * (params.n_features + 6.0) ** 2 + 2e4)
+        return 10.0 * look_work(params.views, min(params.n_features, params.views))
 
     return {
         "batch": trained("batch", steps=200),

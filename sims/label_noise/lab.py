@@ -323,16 +323,19 @@ def derive(params: LabelNoiseParams, trace: Trace, predicted: Prediction) -> Map
     return prediction.derive(params, trace)
 
 
+SETUP = 1.5e6  # what surrounds the steps of a replicate, in units of the probe `projection`
+
+
 def work(params: LabelNoiseParams) -> Work:
     n, d = params.shape
     batch_one = params.algorithm in BATCH_ONE
-    per_step = 16.0 * d if batch_one else 2.0 * n * d + 16.0 * d
+    per_step = 2000.0 + (16.0 * d if batch_one else 2.0 * n * d + 16.0 * d)
     recorded = len(recorded_steps(params))
     problems = params.replicates if params.fresh_data else 1
     drawn = recorded if params.algorithm in ("gd_label_noise", "sgd_label_noise") and params.delta > 0 else 1
     followed = min(drawn, 100 if params.algorithm == "sgd_label_noise" else 20)  # from the start to the end, or a clock
     return Work(
-        per_replicate={params.algorithm: params.steps * per_step, "projection": _projection_count(n, d, 1)},
+        per_replicate={params.algorithm: params.steps * per_step, "projection": _projection_count(n, d, 1) + SETUP},
         once={
             "projection": _projection_count(n, d, drawn) * problems,
             "linear_program": float(n * d) * problems,
@@ -347,6 +350,7 @@ def work(params: LabelNoiseParams) -> Work:
             "projection": _projection_count(n, d, followed) * problems,
             "linear_program": float(n * d) * problems,
         },
+        serial=("projection",),
     )
 
 
@@ -359,7 +363,7 @@ def probes() -> Mapping[str, Callable[[], float]]:
     """One probe for each algorithm's kernel and each solver of the theory."""
 
     def train(algorithm: str, parametrization: str) -> Callable[[], float]:
-        params = LabelNoiseParams.make(algorithm=algorithm, steps=2000, replicates=1, parametrization=parametrization)
+        params = LabelNoiseParams.make(algorithm=algorithm, steps=20_000, replicates=1, parametrization=parametrization)
 
         def probe() -> float:
             from ..engine import RunMonitor

@@ -208,7 +208,7 @@ def test(params: LinearAttentionParams, replicate: int, found: Trained, monitor:
     lam, t = np.array(law.spectrum), np.array(law.task)
     blocks, stack = found.blocks.copy(), params.test_factor * found.stack
     blocks[d + 1 : 2 * d + 1 + d * d] *= params.test_factor
-    if found.stop_step >= 0:
+    if found.stop_step >= 0 or monitor.cancel[0]:  # of a stopped run not even the kernel is loaded
         return measured(None, params.n_test)
     even = tested_whole(params, blocks)
     sums = np.empty(sampled.SUMS)

@@ -215,6 +215,7 @@ def work(params: ProjectionHeadParams) -> Work:
         per_replicate=steps,
         once={"chalk": len(params.phi) * (10.0 if params.weight_decay > 0 or L > 2 else 1.0)},
         bytes=8.0 * (6.0 * L * m * m + (L + 2.0) * n * d + 4000.0 * d + params.replicates * 14.0 * recorded + 2e5),
+        serial=("downstream", "look"),
     )
 
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +25,7 @@ import uvicorn
 from streamlit import config
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.runtime.scriptrunner import StopException
 from uvicorn.server import ServerState
 from websockets.sync.client import ClientConnection, connect
 
@@ -37,6 +38,7 @@ SETTINGS = {
     "browser.gatherUsageStats": False,
     "client.showErrorDetails": "type",
     "client.toolbarMode": "viewer",
+    "runner.fastReruns": False,
     "runner.postScriptGC": False,
     "server.disconnectedSessionTTL": 300,
     "server.enableAgentApi": False,
@@ -464,6 +466,36 @@ def test_only_closed_tabs_give_their_runs_up(monkeypatch: pytest.MonkeyPatch) ->
     assert given_up == ["closed"]
 
 
+@pytest.mark.parametrize(
+    ("session", "given_up"), [("here", []), ("awaited", []), ("closed", ["closed"])], ids=lambda value: str(value)
+)
+def test_what_a_script_asks_for_after_its_tab_was_closed_is_given_up(monkeypatch, session, given_up):
+    """The sweep after a tab has gone may come before the last of what its script submits."""
+    released: list[str] = []
+    monkeypatch.setattr(runs, "server_jobs", lambda: SimpleNamespace(release=released.append))
+    active = SimpleNamespace(is_active_session=lambda session: session == "here")
+    monkeypatch.setattr(runs, "runtime", SimpleNamespace(exists=lambda: True, get_instance=lambda: active))
+    house = server.House(lost={"awaited": time.monotonic() + 60.0})
+    monkeypatch.setattr(runs, "present_house", lambda: house)
+    runs._give_up_if_gone(session)
+    assert released == given_up
+
+
+def test_a_script_that_waits_for_a_run_stops_when_nobody_looks_any_more(monkeypatch):
+    """Counted in looks: it waits for ten, and is told at the third."""
+    waits: list[float] = []
+    job = SimpleNamespace(ends_within=waits.append)
+
+    def told() -> None:
+        if len(waits) == 3:
+            raise StopException
+
+    monkeypatch.setattr(runs, "get_run_yield_check", lambda: told)
+    with pytest.raises(StopException):
+        runs.wait_for({"run": job}, 10 * runs.LOOK_SECONDS)  # type: ignore[dict-item]
+    assert len(waits) == 3 and max(waits) <= runs.LOOK_SECONDS
+
+
 class Clock:
     """A clock that moves when somebody sleeps, in place of the `time` module and of an event."""
 
@@ -482,24 +514,92 @@ class Clock:
 
 
 def test_a_hasty_tab_is_slowed_after_its_burst(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(1e9)
-    monkeypatch.setattr(server.time, "monotonic", clock.monotonic)
-    monkeypatch.setattr(server.asyncio, "sleep", clock.sleep)
-    gate = server.Gate(through, server.House())  # type: ignore[arg-type]
-
-    async def receive() -> dict:
-        return {"type": "websocket.receive"}
+    paced, clock, _ = hasty(monkeypatch, lambda number: b"")
 
     async def count(seconds: float) -> int:
-        paced, taken = gate.paced(receive), 0  # type: ignore[arg-type]
-        clock.now = 1000.0
+        taken = 0
         while clock.now <= 1000.0 + seconds:
             await paced()
             taken += 1
         return taken
 
-    assert asyncio.run(count(0.0)) == server.BURST + 1
-    assert asyncio.run(count(10.0)) == server.BURST + 10 * server.RERUNS_PER_SECOND + 1
+    assert asyncio.run(count(5.0)) == server.BURST + 5 * server.RERUNS_PER_SECOND + 1
+
+
+def hasty(monkeypatch: pytest.MonkeyPatch, content: Callable[[int], bytes], count: int = 10**9, rate: float = 50.0):
+    """A tab that sends `count` messages, `rate` a second from the time 1000, and then says goodbye."""
+    clock, sent = Clock(1e9), [0]
+    clock.now = 1000.0
+
+    async def receive() -> dict:
+        clock.now = max(clock.now, 1000.0 + sent[0] / rate)
+        sent[0] += 1
+        if sent[0] > count:
+            return {"type": "websocket.disconnect", "code": 1000}
+        return {"type": "websocket.receive", "bytes": content(sent[0])}
+
+    async def wait_for(asked: Coroutine, seconds: float) -> dict:
+        if 1000.0 + sent[0] / rate > clock.now + seconds:
+            asked.close()
+            clock.now += seconds
+            raise TimeoutError
+        return await asked
+
+    monkeypatch.setattr(server.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(server.asyncio, "wait_for", wait_for)
+    return server.Gate(through, server.House()).paced(receive), clock, sent  # type: ignore[arg-type]
+
+
+def asking(number: int, pressed: bool = False) -> bytes:
+    message = BackMsg()
+    message.rerun_script.query_string = f"seed={number}"
+    if pressed:
+        message.rerun_script.widget_states.widgets.add(id="button", trigger_value=True)
+    return message.SerializeToString()
+
+
+def test_the_goodbye_of_a_hasty_tab_is_heard_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3000 moves of a slider in a minute: what is taken is the newest each time, and nothing is left at the end."""
+    paced, clock, _ = hasty(monkeypatch, asking, count=3000)
+
+    async def taken() -> list[int]:
+        numbers = []
+        while (message := await paced())["type"] == "websocket.receive":
+            numbers.append(int(BackMsg.FromString(message["bytes"]).rerun_script.query_string.split("=")[1]))
+        return numbers
+
+    numbers = asyncio.run(taken())
+    assert numbers == sorted(numbers) and numbers[-1] > 2990
+    assert len(numbers) <= server.BURST + 60 * server.RERUNS_PER_SECOND and clock.now < 1060.1
+
+
+def test_presses_are_not_dropped_and_who_sends_too_many_is_shown_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    paced, _, sent = hasty(monkeypatch, lambda number: asking(number, pressed=True))
+
+    async def taken() -> tuple[list[str], dict]:
+        queries = []
+        while (message := await paced())["type"] == "websocket.receive":
+            queries.append(BackMsg.FromString(message["bytes"]).rerun_script.query_string)
+        return queries, message
+
+    queries, last = asyncio.run(taken())
+    assert queries == [f"seed={number + 1}" for number in range(len(queries))]
+    assert sent[0] - len(queries) == server.BEHIND + 1 and last == {"type": "websocket.disconnect", "code": 1008}
+
+
+def test_who_sends_text_is_shown_out_before_streamlit_fails_on_it() -> None:
+    async def receive() -> dict:
+        return {"type": "websocket.receive", "text": "x"}
+
+    paced = server.Gate(through, server.House()).paced(receive)  # type: ignore[arg-type]
+    assert asyncio.run(paced()) == {"type": "websocket.disconnect", "code": 1003}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("earlier", [{"text": "x"}, {"bytes": b"\xff"}, {"bytes": asking(1, pressed=True)}])
+def test_what_is_no_plain_request_is_superseded_by_none(earlier: dict) -> None:
+    assert server.superseded({"bytes": asking(1)}, {"bytes": asking(2)})
+    assert not server.superseded(earlier, {"bytes": asking(2)})
+    assert not server.superseded({"bytes": asking(1)}, {"text": "x"})
 
 
 def test_the_janitor_waits_for_a_quiet_moment_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,15 @@ def test_replicates_are_counted_in_rounds_of_the_workers(toy, replicates, worker
     assert found.bytes == 2e9
 
 
+def test_what_the_interpreter_does_is_not_shared_between_the_workers(toy):
+    lab, _ = toy
+    rates, params = {"step": 1.0, "look": 0.01}, lab.params.make(replicates=6)
+    work = Work({"step": 1.0, "look": 50.0}, {"step": 2.0}, 0.0, serial=("look",))
+    found = budget.estimate(dataclasses.replace(lab, work=lambda params: work), params, workers=3, rates=rates)
+    assert found.seconds == pytest.approx(2 * 1.0 + 6 * 0.5 + 2.0)
+    assert found.cpu_seconds == pytest.approx(6 * 1.5 + 2.0)
+
+
 def test_more_work_is_never_estimated_cheaper(lab, small):
     base = budget.estimate(lab, small)
     for change in ({"steps": 6000}, {"dim": 80}, {"n_train": 50}, {"replicates": 30}):

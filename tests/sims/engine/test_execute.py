@@ -88,6 +88,20 @@ def test_a_monitor_already_cancelled_computes_nothing(lab, endless):
     assert not np.any(monitor.progress)
 
 
+def test_the_replicates_that_wait_are_not_begun_once_a_run_is_cancelled(lab, small):
+    params = small.replace(replicates=50)
+    monitor, begun = RunMonitor.allocate(lab, params), []
+
+    def simulate(params, replicate, one):
+        begun.append(replicate)
+        one.cancel[0] = 1
+        return lab.simulate(params, replicate, one)
+
+    with pytest.raises(Cancelled, match="nothing of it was kept"):
+        execute(dataclasses.replace(lab, simulate=simulate), params, monitor=monitor, workers=1)
+    assert begun == [0]
+
+
 @pytest.mark.parametrize("failure", [RuntimeError("a bug"), KeyboardInterrupt()])
 def test_a_failure_in_one_replicate_stops_the_others(lab, endless, store, failure):
     monitor = RunMonitor.allocate(lab, endless)

@@ -172,11 +172,8 @@ def test_a_cancelled_run_can_be_asked_for_again_at_once(lab, endless):
             job.result(60)
 
 
-@pytest.mark.parametrize("patience", [0.0, 60.0])
-def test_cancelling_ends_the_worker_heeded_or_not(lab, endless, place, monkeypatch, patience):
-    """With no patience the worker is killed before it can heed the flag."""
+def test_cancelling_ends_the_worker(lab, endless, place):
     place(IN_PROCESS)
-    monkeypatch.setattr(jobs_module, "KILL_AFTER_SECONDS", patience)
     before = blocks_in_shared_memory()
     job = Jobs(None).submit(lab, endless)
     until(lambda: np.any(job.monitor.progress))
@@ -186,6 +183,21 @@ def test_cancelling_ends_the_worker_heeded_or_not(lab, endless, place, monkeypat
         job.result(60)
     assert job.state == "cancelled" and not worker.is_alive() and np.all(job.monitor.progress < endless.steps)
     assert blocks_in_shared_memory() <= before
+
+
+def test_a_run_that_is_replaced_at_once_starts_no_process(lab, endless, place, monkeypatch):
+    """Fifty moves of a slider, each of which gives the run before up."""
+    place(IN_PROCESS)
+    started, real = [], jobs_module.Context
+    monkeypatch.setattr(jobs_module, "Context", lambda: started.append(1) or real())
+    monkeypatch.setattr(jobs_module, "SETTLE_SECONDS", 60.0)
+    jobs = Jobs(None)
+    moved = [jobs.submit(lab, endless.replace(seed=seed), "anna") for seed in range(50)]
+    jobs.release("anna")
+    for job in moved:
+        with pytest.raises(Cancelled):
+            job.result(60)
+    assert started == []
 
 
 def test_a_worker_that_dies_is_reported(lab, endless, place, store):

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sims.engine import UnknownName, execute
+from sims.engine import UnknownName, cli, execute
 from sims.engine import store as store_module
 from sims.engine.errors import BadInput, DamagedRun, ReproducibilityAlarm, StoreError
 from sims.engine.store import STALE_SECONDS, Store, _insert, seal, unseal
@@ -101,6 +101,20 @@ def test_rows_list_the_runs_newest_first(store, made, others):
     assert rows[2]["params"] == made.params.active() and store.rows("another_lab") == []
     assert rows[2]["metrics"]["train_loss"]["mean"] == made.metrics["train_loss"].mean
     assert store.rows("label_noise") == rows
+
+
+def test_a_listing_of_keys_and_dates_decodes_no_metrics(store, made, others, monkeypatch, capsys):
+    for run in (made, *others):
+        store.put(run)
+    whole, decoded = store.rows(), []
+    loads = json.loads
+    monkeypatch.setattr(store_module.json, "loads", lambda text: decoded.append(text) or loads(text))
+    assert store.rows(columns=("key", "created")) == [{n: row[n] for n in ("key", "created")} for row in whole]
+    monkeypatch.setenv("CHALKLINE_STORE", str(store.path))
+    assert cli.main(["runs"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [row["key"][:12] for row in whole]
+    assert decoded == []
+    assert store.rows() == whole and len(decoded) == 2 * len(whole)
 
 
 # -- writers of one key ----------------------------------------------------------------------------------------

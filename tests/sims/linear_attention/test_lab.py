@@ -6,7 +6,7 @@ Sampled numbers have fixed seeds; bounds are in standard errors or in the percen
 import numpy as np
 import pytest
 
-from sims.engine import BadInput, execute, get_lab
+from sims.engine import BadInput, RunMonitor, execute, get_lab
 from sims.linear_attention import prediction, training
 from sims.linear_attention.lab import LinearAttentionParams
 from theory import linear_attention as theory
@@ -24,6 +24,15 @@ def run(**values):
 
 def end(found, name):
     return found.values[name]
+
+
+def test_a_run_that_is_stopped_in_training_is_not_tested(monkeypatch):
+    """A test begins with loading its kernel, which takes longer than a press on Stop may."""
+    monkeypatch.delattr("sims.linear_attention.sampled.test_layer")
+    params = LAB.params.make(replicates=1)
+    monitor = RunMonitor.allocate(LAB, params)
+    monitor.cancel[0] = 1
+    assert np.isnan(LAB.simulate(params, 0, monitor.of(0)).finals["test_loss"])
 
 
 # -- the population gradient -------------------------------------------------------------------------------------
