@@ -59,7 +59,15 @@ LINGER_SECONDS = 0.5  # so long after a tab was closed its runs are given up; on
 GRACE_SECONDS = 15.0  # so long after its network was lost; the browser tries again after 0.5, 1, 2, 4 and 8 seconds
 TOO_FAST = 1008  # how one that is `BEHIND` is shown out
 NO_TEXT = 1003  # and one that sends text, which no page of ours does
-GOODBYES = (1000, 1001, TOO_FAST, NO_TEXT)  # how a browser closes a tab's websocket, or leaves the page; and how we do
+FORGED = 1007  # and one that speaks of a widget that no page can have
+WIDGET = "$$"  # how the names of Streamlit's widgets begin, its own among them
+GOODBYES = (
+    1000,
+    1001,
+    TOO_FAST,
+    NO_TEXT,
+    FORGED,
+)  # how a browser closes a tab's websocket, or leaves the page; and how we do
 PRESSES = ("trigger_value", "string_trigger_value", "json_trigger_value", "chat_input_value")  # each counts
 JANITOR_SECONDS = 20.0
 QUIET_SECONDS = 1.0  # no message for so long counts as idle
@@ -144,8 +152,8 @@ class Gate:
 
         async def heard() -> Message:
             message = await receive()
-            if message["type"] == "websocket.receive" and message.get("bytes") is None:  # Streamlit would fail on it
-                return {"type": "websocket.disconnect", "code": NO_TEXT}
+            if message["type"] == "websocket.receive" and (code := refused(message)) is not None:
+                return {"type": "websocket.disconnect", "code": code}
             return message
 
         async def paced() -> Message:
@@ -180,6 +188,18 @@ class Gate:
             await send(message)
 
         return noted
+
+
+def refused(message: Message) -> int | None:
+    """The code with which a message is answered on which Streamlit would fail; none where it may pass."""
+    if message.get("bytes") is None:
+        return NO_TEXT
+    try:
+        request = BackMsg.FromString(message["bytes"])
+    except DecodeError:
+        return None  # which Streamlit answers itself
+    widgets = request.rerun_script.widget_states.widgets if request.WhichOneof("type") == "rerun_script" else ()
+    return None if all(widget.id.startswith(WIDGET) for widget in widgets) else FORGED
 
 
 def superseded(earlier: Message, later: Message) -> bool:

@@ -210,7 +210,8 @@ def work(params: ProjectionHeadParams) -> Work:
     else:
         steps["gains"] = params.steps * len(params.phi) * L * (L + 8.0)
     steps["downstream"] = 4000.0 * d + (L + 1.0) * (n * d * min(n, d) + 400.0 * d + 2e4)
-    steps["look"] = recorded * (2.0 + L * (m / 20.0) ** 3 if params.in_full else 1.0)
+    around = 1.1  # looks that a step of the loop around each takes
+    steps["look"] = recorded * (around + (2.0 + L * (m / 20.0) ** 3 if params.in_full else 1.0))
     return Work(
         per_replicate=steps,
         once={"chalk": len(params.phi) * (10.0 if params.weight_decay > 0 or L > 2 else 1.0)},

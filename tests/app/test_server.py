@@ -554,7 +554,7 @@ def asking(number: int, pressed: bool = False) -> bytes:
     message = BackMsg()
     message.rerun_script.query_string = f"seed={number}"
     if pressed:
-        message.rerun_script.widget_states.widgets.add(id="button", trigger_value=True)
+        message.rerun_script.widget_states.widgets.add(id="$$ID-0-button", trigger_value=True)
     return message.SerializeToString()
 
 
@@ -587,12 +587,32 @@ def test_presses_are_not_dropped_and_who_sends_too_many_is_shown_out(monkeypatch
     assert sent[0] - len(queries) == server.BEHIND + 1 and last == {"type": "websocket.disconnect", "code": 1008}
 
 
-def test_who_sends_text_is_shown_out_before_streamlit_fails_on_it() -> None:
+def of_widget(name: str) -> bytes:
+    """A request of a page with one widget of that name."""
+    request = BackMsg()
+    request.rerun_script.widget_states.widgets.add(id=name, string_value="x")
+    return request.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        ({"text": "x"}, 1003),
+        ({"bytes": of_widget("\x00" * 100)}, 1007),
+        ({"bytes": of_widget("state/label_noise")}, 1007),
+    ],
+)
+def test_what_no_page_sends_is_shown_out_before_streamlit_fails_on_it(sent: dict, code: int) -> None:
     async def receive() -> dict:
-        return {"type": "websocket.receive", "text": "x"}
+        return {"type": "websocket.receive", **sent}
 
     paced = server.Gate(through, server.House()).paced(receive)  # type: ignore[arg-type]
-    assert asyncio.run(paced()) == {"type": "websocket.disconnect", "code": 1003}  # type: ignore[arg-type]
+    assert asyncio.run(paced()) == {"type": "websocket.disconnect", "code": code}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("content", [b"\xff", of_widget("$$ID-0-key"), of_widget("$$STREAMLIT_INTERNAL"), asking(1)])
+def test_what_a_page_may_send_passes_and_what_is_no_message_is_left_to_streamlit(content: bytes) -> None:
+    assert server.refused({"bytes": content}) is None
 
 
 @pytest.mark.parametrize("earlier", [{"text": "x"}, {"bytes": b"\xff"}, {"bytes": asking(1, pressed=True)}])
