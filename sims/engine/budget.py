@@ -6,6 +6,7 @@ machine and kept beside the compiled cache.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -113,8 +114,7 @@ def lab_rates(lab: Lab, measure_again: bool = False) -> dict[str, float]:
             if known is not None:
                 return _rates.setdefault(str(path), known)
         rates = {name: _measure(probe) for name, probe in lab.probes().items()}
-        _write(path, rates)
-        _rates[str(path)] = rates
+        _rates[str(path)] = rates = _write(path, rates, measure_again)
         return rates
 
 
@@ -151,7 +151,8 @@ def _read(path: Path) -> dict[str, float] | None:
     return rates if isinstance(rates, dict) and all(isinstance(rate, float) for rate in rates.values()) else None
 
 
-def _write(path: Path, rates: dict[str, float]) -> None:
+def _write(path: Path, rates: dict[str, float], instead: bool) -> dict[str, float]:
+    """Keep the rates, `instead` of those that are kept; else those of who was first count, for all processes alike."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for older in path.parent.glob(f"{path.name.split('-')[0]}-*-{path.stem.rsplit('-', 1)[-1]}.json"):
         if older != path:
@@ -159,7 +160,19 @@ def _write(path: Path, rates: dict[str, float]) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump(rates, file)
-    os.replace(name, path)
+    first = None if instead else _first(name, path)
+    if first is None:
+        os.replace(name, path)
+        return rates
+    os.unlink(name)
+    return first
+
+
+def _first(name: str, path: Path) -> dict[str, float] | None:
+    """What is at `path` after `name` was put there if nothing was; none where that is damaged."""
+    with contextlib.suppress(FileExistsError):
+        os.link(name, path)  # unlike a replacement it fails where there is one
+    return _read(path)
 
 
 def describe_seconds(seconds: float) -> str:

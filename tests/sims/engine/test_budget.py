@@ -32,11 +32,27 @@ def test_rates_are_measured_once_and_kept(toy):
     rates = budget.lab_rates(lab)
     measured = len(calls)
     assert measured >= 2 and rates["step"] > 0
+    assert [file.name for file in budget._path(lab).parent.iterdir()] == [budget._path(lab).name]
     assert budget.lab_rates(lab) == rates and len(calls) == measured
     budget._rates.clear()
     assert budget.lab_rates(lab) == rates and len(calls) == measured, "read from the file"
     budget.lab_rates(lab, measure_again=True)
     assert len(calls) > measured
+
+
+def test_processes_that_measure_at_the_same_time_agree_on_the_rates_of_the_first(toy, monkeypatch):
+    lab, _ = toy
+    path = budget._path(lab)
+
+    def measured_meanwhile(probe):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"step": 42.0}')
+        return 1.0
+
+    monkeypatch.setattr(budget, "_measure", measured_meanwhile)
+    assert budget.lab_rates(lab) == {"step": 42.0} == json.loads(path.read_text())
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert budget.lab_rates(lab, measure_again=True) == {"step": 1.0} == json.loads(path.read_text())
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"step": "fast"}', "{"])
