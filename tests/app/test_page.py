@@ -15,7 +15,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app.frame import confirmed, look, page
+from app.frame import cards, confirmed, look, page
 from app.frame.runs import server_jobs
 from app.frame.share import qr_code
 from app.frame.state import VIEW_KEYS, decode, encode, of_preset
@@ -90,8 +90,9 @@ def player_labels(app, lab):
 
 
 @pytest.fixture(autouse=True)
-def own_server():
-    """Each test has a server of its own: its jobs, and a store at CHALKLINE_STORE."""
+def own_server(monkeypatch):
+    """Each test has a server of its own: its jobs, which no gallery's pictures are drawn with, and a store."""
+    monkeypatch.setattr(cards, "draw_missing", lambda labs: None)
     server_jobs.cache_clear()
     st.cache_resource.clear()
     yield
