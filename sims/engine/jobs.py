@@ -47,7 +47,7 @@ SETTLE_SECONDS = 0.1  # so long a run of two seconds or more waits before a proc
 NICENESS = 10  # of worker processes: a short run of somebody else comes first
 THREAD_NICENESS = 5  # of the threads of kernels: what a page does beside them comes first
 HUNG = 10.0  # times what a worker may compute, and one that does not compute either is stopped
-REMEMBERED_BYTES = 256e6  # of finished runs' traces: all presets of sixty labs, and what a class asks for beside them
+REMEMBERED_BYTES = 96e6  # of finished runs' traces: those of all presets, 40 MB, and what a class asks for beside them
 _STOPPED = 128  # of the runs that took more than they may
 
 logger = logging.getLogger("chalkline.runs")
