@@ -8,9 +8,7 @@ names only those modules are, and nothing is written. Returns 1 if a goal was mi
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from types import ModuleType
@@ -20,9 +18,6 @@ from sims.engine import lab_ids
 from . import contest, machine, report
 
 COMMON = ("replicates", "sweep", "full_scale", "startup", "waiting", "pages")
-# In a process of their own, as their users have them: what torch and JAX leave behind slows the garbage collector of a
-# process, and a sweep's share of what its points cost is a matter of milliseconds.
-APART = ("sweep",)
 
 
 def of_labs() -> list[str]:
@@ -38,12 +33,7 @@ def module(name: str) -> ModuleType:
 def measured(name: str) -> report.Section:
     """What a module measures, shown with the seconds that it took."""
     start = perf_counter()
-    measure: Callable[[], report.Section] = module(name).measure
-    if name in APART:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            section = pool.submit(measure).result()
-    else:
-        section = measure()
+    section: report.Section = module(name).measure()
     report.show(section)
     print(f"Measured in {perf_counter() - start:.0f} s.\n", flush=True)
     return section

@@ -12,9 +12,8 @@ import resource
 import sys
 import tempfile
 import threading
-import time
 from statistics import median
-from time import perf_counter
+from time import clock_gettime, perf_counter, process_time, pthread_getcpuclockid
 
 from sims.engine import execute, get_lab
 from sims.engine.budget import lab_rates
@@ -123,11 +122,11 @@ def overhead(lab):
 def _shares(lab, design):
     """(milliseconds of a point in `execute`, the rest of the process over that), of one sweep."""
     module, inside = sys.modules["sims.engine.execute"], []
-    plain, clock = module.execute, time.pthread_getcpuclockid(threading.get_ident())
+    plain, clock = module.execute, pthread_getcpuclockid(threading.get_ident())
 
     def used():
         """Processor seconds of all threads but the one that asked for the sweep, which writes while others compute."""
-        return time.process_time() - time.clock_gettime(clock)
+        return process_time() - clock_gettime(clock)
 
     def counted(lab, params, **how):
         start = used()

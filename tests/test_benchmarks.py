@@ -113,7 +113,6 @@ def test_a_missed_goal_fails_the_whole_and_says_why(monkeypatch, capsys):
     for name in bench.COMMON:
         monkeypatch.setattr(bench.module(name), "measure", lambda: section(met))
     monkeypatch.setattr(bench, "of_labs", lambda: [])
-    monkeypatch.setattr(bench, "APART", ())  # what is put in place of a module cannot be sent to a process
     written = []
     monkeypatch.setattr(report, "write", lambda sections, found: written.append(len(sections)))
     monkeypatch.setattr(machine, "describe", lambda: {"cpu": "a processor", "limits": "none"})
