@@ -30,9 +30,8 @@ OVERHEAD_GOAL = 0.05  # of the time to compute points that take as long
 SPEEDUP_GOAL = 1.8  # of two workers over one
 ROUNDS = 4
 WHY = (
-    "Profiled: half of it is the thread that writes a synced part for every half second of points; the params, the "
-    "monitor and the theory's ends of a point are a tenth of a millisecond; the rest is what starts and ends a sweep "
-    "of two seconds."
+    "Profiled: half of it is the thread that writes a synced part for every half second of points, the other half the "
+    "params, the monitor and the theory's ends of each point."
 )
 
 

@@ -52,8 +52,7 @@ def limited_memory(lab: Lab, params: Params) -> Iterator[None]:
     Raises:
         TooLarge: the run wanted more.
     """
-    status = Path("/proc/self/statm")
-    if not _limited or not status.is_file():
+    if not _limited or not (status := Path("/proc/self/statm")).is_file():
         yield
         return
     import resource

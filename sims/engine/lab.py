@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Series = NDArray[np.float64]
 
+_LAST_STEP = int(np.iinfo(np.int64).max)
+
 Kind = Literal["exact", "limit", "bound", "heuristic", "sampled"]
 Expected = Literal["holds", "fails", "outside", "undecided"]
 
@@ -89,6 +91,12 @@ class About:
     valid_to_step: int | None = None
     reason: str = ""
 
+    @property
+    def valid_steps(self) -> tuple[int, int]:
+        """The first and the last step at which the value may be claimed."""
+        low = 0 if self.valid_from_step is None else self.valid_from_step
+        return low, _LAST_STEP if self.valid_to_step is None else self.valid_to_step
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -100,17 +108,16 @@ class Prediction:
 
     def claimed(self, name: str) -> NDArray[np.bool_]:
         """(T,) True on the recorded steps at which `name` is claimed."""
-        about = self.about[name]
-        low = -1 if about.valid_from_step is None else about.valid_from_step
-        high = np.iinfo(np.int64).max if about.valid_to_step is None else about.valid_to_step
+        low, high = self.about[name].valid_steps
         return (self.step >= low) & (self.step <= high)
 
     def ends(self) -> dict[str, End]:
         """A number for each name: of a series its end, as a metric is."""
-        found = {}
+        found, last = {}, int(self.step[-1])
         for name, value in self.prediction.items():
             number = math.nan if value is None else float(value[-1] if isinstance(value, np.ndarray) else value)
-            found[name] = End(number, not math.isnan(number) and bool(self.claimed(name)[-1]))
+            low, high = self.about[name].valid_steps
+            found[name] = End(number, not math.isnan(number) and low <= last <= high)
         return found
 
 

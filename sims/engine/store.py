@@ -259,11 +259,11 @@ class Store:
         return final
 
     def sweep(self) -> None:
-        """Remove folders that a writer left behind more than an hour ago."""
+        """Remove what a writer left behind more than an hour ago."""
         for left in self.aside.glob("*"):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # another process may sweep too
                 if time.time() - left.stat().st_mtime > STALE_SECONDS:
-                    shutil.rmtree(left, ignore_errors=True)
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def rebuild(self) -> int:
         """Build the index anew from the directories; returns the number of runs in it."""

@@ -17,6 +17,7 @@ import re
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -69,6 +70,7 @@ class SweepFolder:
     manifest: dict[str, Any]
     names: dict[int, str] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+    _failed: dict[str, list[tuple[int, str]]] = field(default_factory=dict)  # of parts, by their file
 
     @property
     def path(self) -> Path:
@@ -151,7 +153,7 @@ class SweepFolder:
         content = _part_bytes(self.manifest["key"], chunk, part)
         name = f"{chunk:06d}-{hashlib.sha256(content).hexdigest()}.parquet"
         self._place(name, content, self.path / _PARTS)
-        self.names[chunk] = name
+        self.names[chunk], self._failed[name] = name, list(part.failures)
 
     def finish(self, summary: pa.Table) -> None:
         """Write the summary and, with the sums of all files that there are, the manifest."""
@@ -165,13 +167,13 @@ class SweepFolder:
     def _place(self, name: str, content: bytes, folder: Path) -> None:
         with self._writing():
             self.store.aside.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(dir=self.store.aside))
+            aside = self.store.aside / f"{uuid.uuid4().hex}-{name}"
             try:
-                write_synced(aside / name, content)
-                os.replace(aside / name, folder / name)
+                write_synced(aside, content)
+                os.replace(aside, folder / name)
                 sync(folder)
             finally:
-                shutil.rmtree(aside, ignore_errors=True)
+                aside.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -212,8 +214,10 @@ class SweepFolder:
     def failures(self) -> list[tuple[int, str]]:
         """The points that failed, with the reason."""
         found = []
-        for chunk in sorted(self.names):
-            found += [(point, reason) for point, reason in self.meta(chunk)["failures"]]
+        for chunk, name in sorted(self.names.items()):
+            if name not in self._failed:
+                self._failed[name] = [(point, reason) for point, reason in self.meta(chunk)["failures"]]
+            found += self._failed[name]
         return found
 
     def meta(self, chunk: int) -> dict[str, Any]:
@@ -357,7 +361,9 @@ def _array(values: Any, kind: str) -> Any:
         numbers = np.ascontiguousarray(values)
         type_ = pa.float64() if values.dtype == np.float64 else pa.int64()
         return pa.Array.from_buffers(type_, len(values), [_present(absent), pa.py_buffer(numbers)])
-    absent = np.array([value is None for value in values], dtype=bool)
+    absent = np.zeros(len(values), dtype=bool)
+    if None in values:
+        absent[:] = [value is None for value in values]
     if kind in ("int", "float"):
         dtype, type_ = (np.int64, pa.int64()) if kind == "int" else (np.float64, pa.float64())
         numbers = np.array([0 if value is None else value for value in values], dtype=dtype)
@@ -392,13 +398,14 @@ def numbers(column: Any) -> NDArray[np.float64]:
 
 
 def table_bytes(table: pa.Table, meta: Mapping[str, Any] | None = None) -> bytes:
-    """The table as Parquet (zstd)."""
+    """The table as Parquet: Snappy, whose compressor takes nothing to set up for each of dozens of short columns."""
     import pyarrow.parquet as pq
 
     if meta is not None:
         table = table.replace_schema_metadata({_META: canonical_json(meta).encode()})
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    texts = [field.name for field in table.schema if str(field.type) == "string"]
+    pq.write_table(table, sink, compression="snappy", use_dictionary=texts)
     return sink.getvalue()
 
 

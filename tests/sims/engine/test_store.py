@@ -388,10 +388,13 @@ def test_what_a_killed_writer_left_is_swept_after_an_hour(store, made):
     for left in (old, young):
         left.mkdir(parents=True)
         (left / "series.parquet").write_bytes(b"half")
+    part = aside / "part of a sweep"
+    part.write_bytes(b"half")
     long_ago = time.time() - STALE_SECONDS - 60
     os.utime(old, (long_ago, long_ago))
+    os.utime(part, (long_ago, long_ago))
     store.put(made)
-    assert not old.exists() and young.exists() and store.keys() == [made.key]
+    assert list(aside.iterdir()) == [young] and store.keys() == [made.key]
 
 
 @pytest.mark.parametrize("name", FILES)
