@@ -13,7 +13,9 @@ and a product that is added. While the array is small that map is one matrix, el
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +29,7 @@ Array = NDArray[np.float64]
 
 DENSE_NUMBERS = 320  # of one layer's array, up to which its linear map is one matrix
 HISTORY_NUMBERS = 2**21  # of the states that are kept between two looks at the loss
-MOST_STEPS = 256  # between them
+MOST_STEPS = 512  # between them
 
 
 class Blocks(NamedTuple):
@@ -100,6 +102,21 @@ class Landscape:
         even = even + 2.0 * c * torch.sum(at.b * r, dim=1) + n * (n + 1.0) * torch.sum(p * p, dim=1)
         even = even + torch.sum(at.h * (at.h + 2.0 * n * (p + (c * v1)[:, None] * at.b)), dim=1)
         return odd, even
+
+    def at_most(self, at: Blocks) -> torch.Tensor:
+        """(B,) bounds of the loss from above, for less work than the loss.
+
+        By Minkowski's inequality sqrt(loss) <= sqrt(E<x, M' G p>^2) + sqrt(v1), where E<x, M' G p>^2 =
+        tr(M' E[G p p' G] M) is at most |M|^2 |p|^2 times the largest eigenvalue of E[G G], which is diagonal.
+        """
+        M = sum(torch.sum(block * block, dim=(*range(1, block.dim()),)) for block in (at.A, at.b, at.h))
+        p = torch.sum(at.u * at.u, dim=1) + at.c * at.c + 1.0
+        return (torch.sqrt(self._steepest * M * p) + math.sqrt(self.v1)) ** 2
+
+    @cached_property
+    def _steepest(self) -> float:
+        one = torch.eye(self.d + 2, device=self.device, dtype=DTYPES[self.dtype])
+        return float(torch.amax(self._spread(one[None]).diagonal(dim1=1, dim2=2)))
 
     @property
     def _C(self) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Training many replicates at once with torch: on the exact loss, on minibatches of prompts, or on a finite set.
 
 The loops of `kernels.descend`, `sampled.train_on_batches` and `finite.GrowingSet` with a batch axis. A device is never
-asked at every step how it fares: losses of the exact gradient are looked at some hundred steps at a time, and
-replicates whose batches diverge are held where they are.
+asked at every step how it fares: the exact gradient is looked at some hundred steps at a time, its losses where a bound
+of them does not say enough, and replicates whose batches diverge are held where they are.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def descend(
     else:
         model = BlockDescent(landscape, landscape.whitened(first), params.skip, params.learning_rate)
     B, d, steps, monitor = len(replicates), params.dim, params.steps, recorder.monitor
+    even = params.has_even_blocks
     stopped, ended = np.full(B, -1), np.empty_like(first)
     limit = np.full(B, np.inf)
     begin = 0
@@ -82,24 +83,26 @@ def descend(
         count = min(model.steps, steps - begin)
         model.advance(count)
         every = model.blocks(slice(0, count + 1))
-        losses = [array(part) for part in landscape.losses(every, params.has_even_blocks)]
-        total = np.reshape(losses[0] + losses[1], (count + 1, B))
         if begin == 0:
-            limit = kernels.LOSS_LIMIT * total[0]
+            limit = kernels.LOSS_LIMIT * _total(landscape, Blocks(*(block[:B] for block in every)), even)
         last = count if begin + count == steps else count - 1  # else it comes first in what is next
-        beyond = ~(total <= limit)[: last + 1] & (stopped < 0)
-        for r in np.flatnonzero(np.any(beyond, axis=0)):
-            late = int(np.argmax(beyond[:, r]))
-            stopped[r], ended[r] = begin + late, landscape.as_they_are(model.blocks([late]))[r]
-            if params.init == "balanced" and params.model != "literal" and late < count:
-                # The kernel of commuting matrices has moved A, and not c, when it sees the loss.
-                after = landscape.as_they_are(model.blocks([late + 1]))[r]
-                ended[r, d + 1 : d + 1 + d * d] = after[d + 1 : d + 1 + d * d]
+        far = torch.reshape(landscape.at_most(every), (count + 1, B))
+        if not np.all(array(torch.amax(far, dim=0)) <= limit):  # only then may one have diverged
+            total = np.reshape(_total(landscape, every, even), (count + 1, B))
+            beyond = ~(total <= limit)[: last + 1] & (stopped < 0)
+            for r in np.flatnonzero(np.any(beyond, axis=0)):
+                late = int(np.argmax(beyond[:, r]))
+                stopped[r], ended[r] = begin + late, landscape.as_they_are(model.blocks([late]))[r]
+                if params.init == "balanced" and params.model != "literal" and late < count:
+                    # The kernel of commuting matrices has moved A, and not c, when it sees the loss.
+                    after = landscape.as_they_are(model.blocks([late + 1]))[r]
+                    ended[r, d + 1 : d + 1 + d * d] = after[d + 1 : d + 1 + d * d]
         chosen = [k for k in range(last + 1) if begin + k in recorder.at]
         if chosen:
             rows = np.add.outer(np.array(chosen) * B, np.arange(B)).ravel()
-            at, own = Blocks(*(block[rows] for block in every)), [part[rows] for part in losses]
-            recorder.write([begin + k for k in chosen], landscape, at, (own[0] + own[1], own[1]), stopped)
+            at = Blocks(*(block[rows] for block in every))
+            odd, own = (array(part) for part in landscape.losses(at, even))
+            recorder.write([begin + k for k in chosen], landscape, at, (odd + own, own), stopped)
         begin += count
         if begin == steps or np.all(stopped >= 0):
             break
@@ -108,6 +111,11 @@ def descend(
     final = landscape.as_they_are(model.blocks([count]))
     blocks = np.where((stopped < 0)[:, None], final, ended)
     return [training.trained(params, blocks[r], first[r], int(stopped[r])) for r in range(B)]
+
+
+def _total(landscape: Landscape, at: Blocks, even: bool) -> Array:
+    odd, own = landscape.losses(at, even)
+    return array(odd + own)
 
 
 # -- on batches ------------------------------------------------------------------------------------------------

@@ -117,6 +117,28 @@ def test_the_map_written_out_is_the_map_as_one_matrix(monkeypatch):
     agree(first, both(small(skip=True, **SPREAD))[1])
 
 
+@pytest.mark.parametrize("case", [{}, SPREAD, {"dim": 1}, {"context_length": 1, **SPREAD}], ids=str)
+def test_the_bound_of_the_loss_is_above_it(case):
+    """Random blocks of all sizes; where there is one covariate, most are within a factor of ten."""
+    params = small(**case)
+    landscape = Landscape(params.law, 1.0, "cpu", "float64")
+    rng, d = np.random.default_rng(5), params.dim
+    at = landscape.whitened(rng.standard_normal((200, d * d + 3 * d + 1)) * 10.0 ** rng.uniform(-4, 3, (200, 1)))
+    odd, even = landscape.losses(at)
+    bound = landscape.at_most(at)
+    assert torch.all(bound >= odd + even)
+    if d == 1:
+        assert torch.median(bound / (odd + even)) < 10.0
+
+
+def test_losses_of_a_run_that_lands_are_computed_where_they_are_recorded(monkeypatch):
+    seen, losses = [], Landscape.losses
+    monkeypatch.setattr(Landscape, "losses", lambda self, at, whole: seen.append(len(at.c)) or losses(self, at, whole))
+    params = LAB.params.make(replicates=2, n_test=300)
+    execute(LAB, params, fresh=True, backend=choose("torch", "cpu", "float64"))
+    assert sum(seen) == 2 * (len(LAB.recorded_steps(params)) + 1)  # and before the first step, for the limit
+
+
 def test_the_gradient_is_that_of_products_of_matrices():
     """Random blocks, the skip vector among them: losses and gradient of `population.gradient`."""
     params = small(**SPREAD)
