@@ -12,6 +12,9 @@ TORCH_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
 # Tests run on all cores; `make test SPREAD=` runs them one after the other.
 SPREAD ?= -n logical --dist loadgroup
 
+# Bytecode is kept, as by default: without it every start compiles all sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup run warm test test-all lint bench load lock clean
 
 setup:
