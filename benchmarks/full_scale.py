@@ -24,7 +24,7 @@ DEFAULT = {"the default run": {}}
 RUNS = {
     "label_noise": {"the default run, cut to 2,000 steps": {"steps": 2000}},
     "linear_attention": DEFAULT
-    | {"Adam on batches": {"training": "adam", "learning_rate": 0.02, "init_scale": 0.02, "steps": 300}},
+    | {"Adam on batches": {"training": "adam", "learning_rate": 0.02, "init_scale": 0.02, "steps": 150}},
 }
 WHY = "Steps of some hundred numbers each: torch is as busy with its calls as with their arithmetic."
 

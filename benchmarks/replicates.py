@@ -17,7 +17,7 @@ from sims.engine.provenance import cores, single_threaded_blas
 from .contest import Different
 from .report import Goal, Measure, Section, run_alone
 
-ROUNDS, REPLICATES, LEAST = 5, 8, 1.9
+ROUNDS, REPLICATES, LEAST = 4, 8, 1.9
 RUNS = {
     "label_noise": {"steps": 40_000},
     "xor_grokking": {"steps": 60, "n_test": 500},
