@@ -238,14 +238,10 @@ def stems(view: View) -> Picture:
         frames["theory"] = path[at][:, :d].reshape(-1)
     others = [(label, other) for label, other in view.runs.items() if other is not run and _same_problem(other, run)]
     columns: list[tuple[Any, ...]] = [(np.full(d, "truth", dtype=object), coordinate, theory.data.beta_star[:d])]
-    columns += [
-        (
-            np.full(d, f"{label}, end", dtype=object),
-            coordinate,
-            np.nan_to_num(other.trace.finals["beta"][0][:d], posinf=0, neginf=0),
-        )
-        for label, other in others[:1]
-    ]
+    for label, other in others[:1]:
+        end = other.trace.finals["beta"][0][:d]
+        known = np.isfinite(end)  # of a run that diverged nothing is drawn
+        columns.append((np.full(np.sum(known), f"{label}, end", dtype=object), coordinate[known], end[known]))
     still = dict(zip(("run", "coordinate", "beta"), map(np.concatenate, zip(*columns, strict=True)), strict=True))
     names = ["truth", *(f"{label}, end" for label, _ in others[:1])]
     hues = tuple(PALETTE[list(view.runs).index(label)] for label, _ in others[:1])

@@ -239,13 +239,12 @@ def matrices(view: View) -> Picture:
     largest = 1.2 * float(np.nanmax(np.abs(ends), initial=0.0)) or 1.0
     tick = float(f"{0.7 * largest:.1g}")
     left, right = _cells(size, 0.0), _cells(size, 1.2 * size)
-    frames = {
-        "matrix": {
-            "frame": np.repeat(np.arange(count), size * size),
-            **{name: np.tile(values, count) for name, values in left.items()},
-            "value": np.nan_to_num(Q.reshape(-1)),
-        }
+    cells = {
+        "frame": np.repeat(np.arange(count), size * size),
+        **{name: np.tile(values, count) for name, values in left.items()},
+        "value": Q.reshape(-1),
     }
+    frames = {"matrix": _known(cells, "value")}
     data: dict[str, Any] = {
         "names": {"x": [size / 2, 1.7 * size], "y": [-0.12 * size] * 2, "words": ["Q, trained", "Q*, optimal"]}
     }
@@ -294,6 +293,12 @@ def _matrix_spec(size: int, optimum: bool) -> dict[str, Any]:
     ]
     names = alt.Chart(alt.NamedData("names")).mark_text(fontSize=13, color="$text").encode(x, y, alt.Text("words:N"))
     return {**layered(*layers, names), "view": {"stroke": None}}
+
+
+def _known(table: dict[str, Array], name: str) -> dict[str, Array]:
+    """The rows of a table at which that column is a number: where training has diverged nothing is drawn."""
+    kept = np.isfinite(table[name])
+    return {column: values[kept] for column, values in table.items()}
 
 
 def _cells(size: int, offset: float) -> dict[str, Array]:
@@ -489,13 +494,12 @@ def spectrum(view: View) -> Picture:
     shown = diagonal.shape[1]
     lam = np.array(params.law.spectrum[:shown])
     floor = 1e-3 * np.nanmax(np.abs(diagonal))
-    frames = {
-        "trained": {
-            "frame": np.repeat(np.arange(count), shown),
-            "lam": np.tile(lam, count),
-            "q": np.maximum(np.nan_to_num(diagonal, nan=floor), floor).reshape(-1),
-        }
+    points = {
+        "frame": np.repeat(np.arange(count), shown),
+        "lam": np.tile(lam, count),
+        "q": np.maximum(diagonal, floor).reshape(-1),
     }
+    frames = {"trained": _known(points, "q")}
     best = optimum(params).Q
     order = np.argsort(lam)
     chalk = {"lam": lam[order], "q": lam[order] * 0 + floor if best is None else np.diag(best)[:shown][order]}

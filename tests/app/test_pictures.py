@@ -248,6 +248,31 @@ def test_a_run_of_which_nothing_is_left_ends_where_it_diverged():
     assert packed(pictures_of(view))
 
 
+def test_of_a_matrix_that_diverged_nothing_is_drawn():
+    lab = get_lab("linear_attention")
+    params = lab.params.make(covariate_spectrum="custom", learning_rate=0.01, init_scale=0.3, steps=300)
+    view = view_of(lab.id, PageState(lab.presets[0].id, params))
+    end = view.focus.trace.stopped[0]
+    assert end is not None
+    drawn = {one.id: one for one in pictures_of(view) if one.id in ("matrix", "spectrum")}
+    assert len(drawn) == 2
+    for one in drawn.values():
+        (table,) = one.frames.values()
+        steps = np.asarray(one.steps)[table["frame"]]
+        assert len(steps) and steps.max() < end.step < one.steps[-1]
+
+
+def test_of_a_run_beside_that_diverged_no_coefficients_are_drawn():
+    state = of_preset(LAB, "edge")
+    beyond = state.focus.replace(learning_rate=0.05)
+    view = view_of("label_noise", replace(state, beside={"beyond": beyond}))
+    run = view.runs["beyond"]
+    lost = replace(run.trace, finals=run.trace.finals | {"beta": np.full_like(run.trace.finals["beta"], np.nan)})
+    view = replace(view, runs=dict(view.runs) | {"beyond": replace(run, trace=lost)})
+    (stems,) = (one for one in pictures_of(view) if one.id == "weights")
+    assert set(stems.data["still"]["run"]) == {"truth"}
+
+
 def test_a_floor_of_zero_has_no_place_on_a_log_axis():
     state = of_preset(LAB, "shape_matters")
     view = view_of("label_noise", PageState(state.preset, state.beside["gradient descent"]))
