@@ -47,6 +47,17 @@ from app.vega import VEGA_VERSION, vega
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "app" / "main.py"
+# What the script imports, and what its first table would.
+LOADED = (
+    "app.home",
+    "app.ledger",
+    "app.room.frame",
+    "app.room.panel",
+    "app.runs",
+    "app.sweeps",
+    "pandas",
+    "pyarrow.pandas_compat",
+)
 STREAM = "/_stcore/stream"
 METRICS = "/_stcore/metrics"
 FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
@@ -321,24 +332,27 @@ def vega_script(request: Request) -> Response:
 
 
 def warm_up() -> None:
-    """Makes what the first page needs and loads every lab's kernels and theory, so that no user waits.
+    """Makes what the first page needs and loads every lab's kernels, theory and pictures, so that no user waits.
 
     `python -m sims warm` compiles them beforehand; here they are read from its cache.
     """
-    import pandas  # noqa: F401
     from altair.utils import schemapi
 
+    from app.frame.cards import first_picture
     from app.frame.runs import WARM_UP, server_jobs
     from sims import engine
     from sims.engine.budget import lab_rates
 
+    for module in LOADED:
+        importlib.import_module(module)
     schemapi.disable_debug_mode()  # the tests validate what is drawn, word by word; here nobody waits for that
     for lab in engine.all_labs():
         lab_rates(lab)
         for probe in lab.probes().values():
             probe()
         for params in lab.runs(lab.presets[0]).values():
-            server_jobs().submit(lab, params, WARM_UP).result()
+            _ = server_jobs().submit(lab, params, WARM_UP).result().claims
+        first_picture(lab)
     server_jobs().release(WARM_UP)
     vega()
 
@@ -372,14 +386,15 @@ def janitor(
     """
     try:
         warm()
+        state = "ok"
     except Exception:
         logger.exception("The warm-up failed; /health will say so and the pages may not work.")
-        house.state = "the warm-up failed; see the server's log"
-    else:
-        house.state = "ok"
-        ready()
-    gc.collect()
+        state = "the warm-up failed; see the server's log"
+    gc.collect()  # which holds the interpreter: before anybody comes
     gc.freeze()
+    house.state = state
+    if state == "ok":
+        ready()
     while not stop.wait(JANITOR_SECONDS):
         patience = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() - house.last_message < QUIET_SECONDS and time.monotonic() < patience:

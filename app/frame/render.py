@@ -6,6 +6,7 @@ It imports nothing of the app, so that it starts in a moment.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 INCHES = 5.5  # the width of text on a page of a paper
 PPI = 300.0
+NICENESS = 10  # a figure waits for pages, as a long run does
 _POINTS = 72.0
 _SIZE = re.compile(r'(<svg[^>]*?) width="([\d.]+)" height="([\d.]+)"')
 
@@ -40,4 +42,6 @@ def render(spec: Mapping[str, Any], format: str, inches: float = INCHES, ppi: fl
 
 
 if __name__ == "__main__":
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     sys.stdout.buffer.write(render(json.load(sys.stdin), sys.argv[1], float(sys.argv[2]), float(sys.argv[3])))

@@ -7,15 +7,19 @@ import json
 import re
 import struct
 import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import altair as alt
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import vl_convert
 
 from app.frame import export
+from app.frame import render as renderer
 from app.frame.pictures import Picture, finish, is_composed
 from app.frame.render import render
 from sims.engine.describe import citation, figure_caption
@@ -132,6 +136,18 @@ def test_figures_are_drawn_in_another_process(pictures, monkeypatch):
     for name in ("vegalite_to_svg", "vegalite_to_png", "svg_to_png", "svg_to_pdf"):
         monkeypatch.setattr(vl_convert, name, refuse)
     assert export.figure_bytes(pictures["plane"], "svg", "words").startswith(b"<svg")
+
+
+def test_the_renderer_steps_back_behind_pages():
+    command = [sys.executable, "-P", renderer.__file__, "svg", "5.5", "300"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as waiting:
+        of, own = psutil.Process(waiting.pid), psutil.Process().nice()
+        deadline = time.monotonic() + 30
+        while of.nice() == own and time.monotonic() < deadline:  # until its interpreter is there
+            time.sleep(0.01)
+        found = of.nice()
+        waiting.kill()
+    assert found == min(19, own + renderer.NICENESS)
 
 
 def test_a_figure_can_be_drawn_after_another_failed(pictures):

@@ -86,6 +86,30 @@ sys.exit(server.main(["--host", "0.0.0.0", "--port", "0"], script="page.py"))
 """
 
 
+# What the first visitor of a warm server makes it import: of the script itself, and of the page of every lab.
+FIRST = """
+import ast, importlib, json, sys
+from streamlit.testing.v1 import AppTest
+from app import server
+
+server.warm_up()
+warm = set(sys.modules)
+for node in ast.walk(ast.parse(server.SCRIPT.read_text())):
+    if isinstance(node, ast.ImportFrom) and node.module != "__future__":
+        module = importlib.import_module(node.module)
+        for name in node.names:
+            if not hasattr(module, name.name):
+                importlib.import_module(f"{node.module}.{name.name}")
+from sims import lab_ids
+for lab_id in lab_ids():
+    page = f"from app.frame.page import lab_page; lab_page({lab_id!r})"
+    shown = AppTest.from_string(page, default_timeout=120).run()
+    assert not shown.exception, shown.exception
+ours = ("app", "sims", "theory", "altair", "pandas", "numba", "scipy")
+print(json.dumps(sorted(name for name in set(sys.modules) - warm if name.partition(".")[0] in ours)))
+"""
+
+
 @dataclass
 class Served:
     port: int
@@ -192,6 +216,15 @@ def test_health_is_503_until_the_warm_up_is_over(served: Served) -> None:
     assert (served.health_while_warming.status_code, served.health_while_warming.text) == (503, "starting")
     answer = served.get("/health")
     assert (answer.status_code, answer.text) == (200, "ok")
+
+
+def test_the_first_visitor_waits_for_no_import(tmp_path: Path) -> None:
+    """Neither the script nor the page of any lab imports what the warm-up has not."""
+    environment = os.environ | {"CHALKLINE_STORE": str(tmp_path)}
+    found = subprocess.run(
+        [sys.executable, "-c", FIRST], cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True, timeout=250
+    )
+    assert json.loads(found.stdout.splitlines()[-1]) == []
 
 
 def test_a_failed_warm_up_never_counts_as_healthy() -> None:
