@@ -20,7 +20,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .lanes import WIDTH, any_sign, fused, load, signs, spread, store, store_totals, total
+from .lanes import WIDTH, any_sign, fused, load, signs, spread, squared, store, store_totals, total
 
 ALGORITHMS = {
     "gd": 0,
@@ -83,12 +83,15 @@ def noise_at(schedule, noise_std, k, steps):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def predictor(signed, u, w, beta):
-    """Write beta = u*u, signed u*u - w*w; return whether |u|^2 + |w|^2 is above the limit or not a number."""
+    """Write beta = u*u, signed u*u - w*w, of subnormal squares 0.
+
+    Return whether |u|^2 + |w|^2 is above the limit or not a number.
+    """
     size = spread(0.0)
     for j in range(0, u.size, WIDTH):
-        a = load(u, j) * load(u, j)
+        a = squared(load(u, j))
         if signed:
-            b = load(w, j) * load(w, j)
+            b = squared(load(w, j))
             store(beta, j, a - b)
             size += a + b
         else:
@@ -201,13 +204,13 @@ def multiply(signed, u, w, beta, linear_drift, G, rate):
         negative = signs(negative, shrink)
         a = load(u, j) * shrink
         store(u, j, a)
-        a = a * a
+        a = squared(a)
         if signed:
             grow = one + move
             negative = signs(negative, grow)
             b = load(w, j) * grow
             store(w, j, b)
-            b = b * b
+            b = squared(b)
             store(beta, j, a - b)
             size += a + b
         else:
@@ -315,7 +318,7 @@ def simulate(
 
         if framed < frame_at.size and frame_at[framed] == k:
             for j in range(d):
-                frames[framed, j] = beta[j]
+                frames[framed, j] = u[j] * u[j] - w[j] * w[j]
             framed += 1
         if recorded < record_at.size and record_at[recorded] == k:
             residual(X, y, beta, res)
@@ -323,8 +326,9 @@ def simulate(
             for i in range(n):
                 loss += res[i] * res[i]
             for j in range(d):
-                error += (beta[j] - beta_star[j]) ** 2
-                weighted += c[j] * abs(beta[j])
+                beta_j = u[j] * u[j] - w[j] * w[j]
+                error += (beta_j - beta_star[j]) ** 2
+                weighted += c[j] * abs(beta_j)
             records[0, recorded] = loss / (4 * n)
             records[1, recorded] = error
             records[2, recorded] = weighted
