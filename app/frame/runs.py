@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import islice
 
 import streamlit as st
 from streamlit import runtime
@@ -24,6 +25,7 @@ from .state import PageState
 from .words import escape
 
 PATIENCE_SECONDS = 1.5  # a rerun waits this long before it shows a progress bar instead
+AHEAD = 4  # of the runs that a picture needs, so many are under way at once
 LOOK_SECONDS = 0.1  # so often it looks meanwhile whether anybody still waits for it
 WARM_UP, CARDS = OWN_SESSIONS = ("warm-up", "cards")  # of the server itself: no tab has them, and none closes them
 # What a run may end in that is told in a sentence: the last is a theory's solver that did not converge.
@@ -231,8 +233,8 @@ def fetch(
 ) -> tuple[dict[str, Run], list[Params]]:
     """Runs that a picture needs, by key, and those that are missing.
 
-    Only what has been computed before is fetched, unless `compute` asks for the rest, one after the other. Of one
-    that fails its message is shown, as is why the rest is too much for a page.
+    Only what has been computed before is fetched, unless `compute` asks for the rest, a few at a time. Of one that
+    fails its message is shown, as is why the rest is too much for a page.
     """
     jobs, session = server_jobs(), session_id()
     found: dict[str, Run] = {}
@@ -243,17 +245,30 @@ def fetch(
         except TooLarge as refusal:
             st.error(escape(str(refusal)))
             compute = False
+    asked: dict[str, Job] = {}
+    coming = iter(wanted)
+
+    def ask(params: Params) -> None:
+        """Start the run, or the reading of it, if it may be and is not in memory."""
+        key = run_key(lab, params)
+        if key in asked or jobs.recall(key) is not None:
+            return
+        if compute or (jobs.store is not None and jobs.store.holds(key)):
+            asked[key] = jobs.submit(lab, params, session, f"{lab.id}/picture/{key}")
+            _give_up_if_gone(session)
+
+    for params in islice(coming, AHEAD - 1):
+        ask(params)
     for index, params in enumerate(wanted):
+        for soon in islice(coming, 1):
+            ask(soon)
         key = run_key(lab, params)
         run = jobs.recall(key)
-        stored = jobs.store is not None and jobs.store.holds(key)
-        if run is None and (stored or compute):
-            job = jobs.submit(lab, params, session, f"{lab.id}/picture/{key}")
-            _give_up_if_gone(session)
-            while not wait_for({key: job}, 0.2):
-                on_progress((index + job.progress) / len(wanted))
+        if run is None and key in asked:
+            while not wait_for({key: asked[key]}, 0.2):
+                on_progress((index + asked[key].progress) / len(wanted))
             try:
-                run = job.result(0)
+                run = asked[key].result(0)
             except FAILURES as error:
                 st.error(escape(str(error)))
         if run is None:

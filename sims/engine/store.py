@@ -537,10 +537,11 @@ def _series_bytes(trace: Trace) -> bytes:
 
 
 def _array_bytes(trace: Trace) -> bytes:
+    """NPZ, stored as they are: of what is trained zlib would take a tenth, for a seventh of the time of a run."""
     sink = io.BytesIO()
     arrays = {f"finals/{name}": values for name, values in trace.finals.items()}
     arrays |= {f"frames/{name}": values for name, values in trace.frames.items()}
-    np.savez_compressed(sink, frame_step=trace.frame_step, **arrays)  # type: ignore[arg-type]
+    np.savez(sink, frame_step=trace.frame_step, **arrays)  # type: ignore[arg-type]
     return sink.getvalue()
 
 
