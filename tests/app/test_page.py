@@ -526,6 +526,26 @@ def test_a_picture_that_needs_too_much_says_so(monkeypatch):
     assert "would take about" in shown[0]
 
 
+def test_a_picture_s_runs_are_under_way_a_few_at_a_time(monkeypatch):
+    runs, jobs = sys.modules["app.frame.runs"], server_jobs()
+    wanted = [LAB.params.make(steps=60, n_train=5, dim=8, sparsity=2, seed=seed) for seed in range(30, 40)]
+    keys = [run_key(LAB, params) for params in wanted]
+    submit, wait_for = jobs.submit, runs.wait_for
+    asked, when_waited = [], {}
+
+    def waited(waiting, seconds):
+        (key,) = waiting
+        when_waited.setdefault(key, len(asked))
+        return wait_for(waiting, seconds)
+
+    monkeypatch.setattr(jobs, "submit", lambda lab, params, *who: asked.append(params) or submit(lab, params, *who))
+    monkeypatch.setattr(jobs, "recall", lambda key: None)  # else one that has ended is not waited for
+    monkeypatch.setattr(runs, "wait_for", waited)
+    found, missing = runs.fetch(LAB, wanted, compute=True)
+    assert missing == [] and list(found) == keys and asked == wanted
+    assert when_waited == {key: min(len(keys), at + runs.AHEAD) for at, key in enumerate(keys)}
+
+
 def test_diverged_replicates_are_counted_and_no_error():
     app = opened(preset="edge")
     run = server_jobs().recall(run_key(LAB, held(app).focus))
