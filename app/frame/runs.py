@@ -257,13 +257,13 @@ def fetch(
             asked[key] = jobs.submit(lab, params, session, f"{lab.id}/picture/{key}")
             _give_up_if_gone(session)
 
-    for params in islice(coming, AHEAD - 1):
-        ask(params)
     for index, params in enumerate(wanted):
-        for soon in islice(coming, 1):
+        for soon in islice(coming, 1 if index else AHEAD):
             ask(soon)
         key = run_key(lab, params)
         run = jobs.recall(key)
+        if run is None:
+            ask(params)  # once more: it may have been forgotten meanwhile
         if run is None and key in asked:
             while not wait_for({key: asked[key]}, 0.2):
                 on_progress((index + asked[key].progress) / len(wanted))
