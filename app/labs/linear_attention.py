@@ -144,7 +144,8 @@ def loss(view: View) -> Picture:
         drawn,
         spec=spec,
         alt=f"{drawn.alt} {said}",
-        data={**drawn.data, "levels": _levels(levels, float(np.min(np.asarray(drawn.data["lines"]["x"]))))},
+        # Of a run that diverged at its first step there is no line on a log axis.
+        data={**drawn.data, "levels": _levels(levels, float(min(drawn.data["lines"]["x"], default=1.0)))},
         note="Dotted: the least loss of the layer, and that of ridge regression, for the run in focus. Dashed: "
         "gradient flow from the same starts, or where its clock does not apply the least loss, grey until the end.",
     )

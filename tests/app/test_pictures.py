@@ -262,6 +262,13 @@ def test_of_a_matrix_that_diverged_nothing_is_drawn():
         assert len(steps) and steps.max() < end.step < one.steps[-1]
 
 
+def test_a_layer_that_diverges_at_once_is_a_page_on_either_axis():
+    lab = get_lab("linear_attention")
+    params = lab.params.make(covariate_spectrum="custom", learning_rate=0.01, init_scale=0.3, steps=300)
+    for axis in ("step", "log_step"):
+        assert packed(pictures_of(view_of(lab.id, PageState(lab.presets[0].id, params), x=axis)))
+
+
 def test_of_a_run_beside_that_diverged_no_coefficients_are_drawn():
     state = of_preset(LAB, "edge")
     beyond = state.focus.replace(learning_rate=0.05)
