@@ -342,14 +342,17 @@ def warm_up() -> None:
     from app.frame.runs import WARM_UP, server_jobs
     from sims import engine
     from sims.engine.budget import lab_rates
+    from sims.engine.spawned import forking
+    from sims.engine.workers import Workers
 
+    forking()  # it loads the labs while this process loads the pages
     for module in LOADED:
         importlib.import_module(module)
     schemapi.disable_debug_mode()  # the tests validate what is drawn, word by word; here nobody waits for that
     for lab in engine.all_labs():
         lab_rates(lab)
-        for probe in lab.probes().values():
-            probe()
+    server_jobs().hire(Workers())
+    for lab in engine.all_labs():
         for params in lab.runs(lab.presets[0]).values():
             _ = server_jobs().submit(lab, params, WARM_UP).result().claims
         first_picture(lab)

@@ -37,6 +37,7 @@ from sims.engine.jobs import Jobs
 from sims.engine.keys import run_key
 from sims.engine.params import canonical_json
 from sims.engine.store import Store
+from sims.engine.workers import Workers
 
 LAB_IDS = found_labs()
 SHORT_STEPS = 200
@@ -307,7 +308,14 @@ def test_seeds_and_replicates_matter_where_anything_is_drawn(lab):
     assert set(run.trace.replicate_sha256).isdisjoint(other.trace.replicate_sha256)
 
 
-def test_page_command_line_and_python_give_one_hash(lab, own_store, capsys):
+@pytest.fixture(scope="module")
+def workers():
+    hired = Workers(1)
+    yield hired
+    hired.close()
+
+
+def test_page_command_line_and_python_give_one_hash(lab, own_store, capsys, workers):
     params = short(lab)
     texts = [word for name, text in params.texts().items() for word in (f"--{name.replace('_', '-')}", text)]
     command = ["run", lab.id, *texts, "--json", "--no-store"]
@@ -317,9 +325,10 @@ def test_page_command_line_and_python_give_one_hash(lab, own_store, capsys):
         [sys.executable, "-m", "sims", *command], cwd=compiled.ROOT, capture_output=True, text=True, check=True
     )
     from_page = Jobs(Store(own_store)).submit(lab, params).result(120)
+    from_workers = execute(lab, params, compute=workers.compute)
     from_script = run_from_python(lab.id, store=False, **params.changed())
     hashes = {from_command_line["trace_sha256"], json.loads(real.stdout)["trace_sha256"], from_page.trace_sha256}
-    assert hashes == {from_script.trace_sha256}
+    assert hashes == {from_script.trace_sha256} == {from_workers.trace_sha256}
 
 
 # -- kernels while they run ----------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ TWICE = 2.0  # the estimate of a run's memory, and a worker is refused more
 SPARE_BYTES = 256 * 2**20  # for what a library maps on its own account
 
 _limited = False
-_mapped: dict[str, int] = {}
+_warmed: set[str] = set()
 
 
 def begin() -> None:
@@ -45,7 +45,7 @@ def begin() -> None:
 
 @contextlib.contextmanager
 def limited_memory(lab: Lab, params: Params) -> Iterator[None]:
-    """In a worker process, at most what it has mapped once it is warm, twice the run's estimate, and 256 MB.
+    """In a worker process, at most what it has mapped before the run, twice the run's estimate, and 256 MB.
 
     Elsewhere, and where the system counts no address space, nothing is limited.
 
@@ -57,11 +57,12 @@ def limited_memory(lab: Lab, params: Params) -> Iterator[None]:
         return
     import resource
 
-    if lab.id not in _mapped:
+    if lab.id not in _warmed:
         _warm(lab)
-        _mapped[lab.id] = int(status.read_text().split()[0]) * resource.getpagesize()
+        _warmed.add(lab.id)
+    mapped = int(status.read_text().split()[0]) * resource.getpagesize()
     wanted = lab.work(params).bytes
-    most = _mapped[lab.id] + int(TWICE * wanted) + SPARE_BYTES
+    most = mapped + int(TWICE * wanted) + SPARE_BYTES
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
     try:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,32 +46,32 @@ class Meter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ended = 0.0
-        self._running: dict[int, tuple[int, float]] = {}  # of each thread its clock, and what that said
+        self._running: dict[int, tuple[Callable[[], float], float]] = {}  # of each thread its clock, and what that said
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """The calling thread computes."""
+    def running(self, clock: Callable[[], float] | None = None) -> Iterator[None]:
+        """The calling thread computes, or waits for who does: the clock counts the processor seconds of that one."""
         thread = threading.get_ident()
-        clock = _thread_clock(thread)
+        clock = _thread_clock(thread) if clock is None else clock
         with self._lock:
-            self._running[thread] = clock, time.clock_gettime(clock)
+            self._running[thread] = clock, clock()
         try:
             yield
         finally:
             with self._lock:
                 clock, begun = self._running.pop(thread)
-                self._ended += time.clock_gettime(clock) - begun
+                self._ended += clock() - begun
 
     @property
     def seconds(self) -> float:
         with self._lock:  # no thread ends meanwhile, so that each clock exists
-            return self._ended + sum(time.clock_gettime(clock) - begun for clock, begun in self._running.values())
+            return self._ended + sum(clock() - begun for clock, begun in self._running.values())
 
 
-def _thread_clock(thread: int) -> int:
+def _thread_clock(thread: int) -> Callable[[], float]:
     """The clock of a thread's processor time; where the system has none, one that counts its waiting too."""
     of_thread = getattr(time, "pthread_getcpuclockid", None)
-    return time.CLOCK_MONOTONIC if of_thread is None else int(of_thread(thread))
+    return partial(time.clock_gettime, time.CLOCK_MONOTONIC if of_thread is None else int(of_thread(thread)))
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,9 @@ class RunMonitor:
     def of(self, index: int) -> Monitor:
         """The monitor of one replicate: views, not copies."""
         return Monitor(self.cancel, self.progress[index : index + 1], self.records[index])
+
+
+Compute = Callable[[Lab, Params, int, RunMonitor, int], Replicate]  # see `compute_here`
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,7 @@ def execute(
     backend: Backend = NUMBA,
     alone: bool = False,
     pool: ThreadPoolExecutor | None = None,
+    compute: Compute | None = None,
 ) -> Run:
     """Run a lab, or fetch the stored run of the same key.
 
@@ -196,6 +200,7 @@ def execute(
         backend: what it is computed with; `backends.choose` makes one of words.
         alone: compute the theory after the simulation instead of beside it, as where every core has a run.
         pool: threads that replicates are spread over instead of the process-wide ones.
+        compute: what computes a replicate in its thread's stead, such as a process of `Workers`.
 
     Raises:
         BadInput: the lab has no full scale, or the backend's device is not here.
@@ -215,13 +220,13 @@ def execute(
     start = time.perf_counter()
     monitor = RunMonitor.allocate(lab, params) if monitor is None else monitor
     if alone:
-        trace = _simulate(lab, params, monitor, workers, pool, on_progress, backend)
+        trace = _simulate(lab, params, monitor, workers, pool, on_progress, backend, compute or compute_here)
         theory = predict(lab, params)
     else:
         aside = _aside()
         predicting = aside.submit(predict, lab, params)  # the theory works while the kernels do
         aside.shutdown(wait=False)
-        trace = _simulate(lab, params, monitor, workers, pool, on_progress, backend)
+        trace = _simulate(lab, params, monitor, workers, pool, on_progress, backend, compute or compute_here)
         theory = predicting.result()
     wall = time.perf_counter() - start
     made = provenance(lab, params, backend)
@@ -303,6 +308,7 @@ def _simulate(
     pool: ThreadPoolExecutor | None,
     on_progress: Callable[[float], None] | None,
     backend: Backend,
+    compute: Compute,
 ) -> Trace:
     from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -314,7 +320,7 @@ def _simulate(
     own = None if workers is None else ThreadPoolExecutor(workers)
     pool = own or pool or shared_pool()
     try:
-        futures = _submit(pool, lab, params, monitor, backend)
+        futures = _submit(pool, lab, params, monitor, backend, compute)
         try:
             replicates = _gather(futures, monitor, float(step[-1]), on_progress)
         except BaseException:
@@ -337,8 +343,14 @@ def stopped(lab: Lab) -> Cancelled:
     return Cancelled(f"The run of {lab.id} was stopped before it ended; nothing of it was kept.")
 
 
+def compute_here(lab: Lab, params: Params, number: int, monitor: RunMonitor, index: int) -> Replicate:
+    """Replicate `number` in the calling thread, with the monitor's views at `index`."""
+    with monitor.meter.running():
+        return lab.simulate(params, number, monitor.of(index))
+
+
 def _submit(
-    pool: ThreadPoolExecutor, lab: Lab, params: Params, monitor: RunMonitor, backend: Backend
+    pool: ThreadPoolExecutor, lab: Lab, params: Params, monitor: RunMonitor, backend: Backend, compute: Compute
 ) -> list[Future[list[Replicate]]]:
     """A task for each replicate, or one for all where the backend computes them at once."""
     numbers = range(params.first_replicate, params.first_replicate + params.replicates)
@@ -349,8 +361,7 @@ def _submit(
     def one(index: int, number: int) -> list[Replicate]:
         if monitor.cancel[0]:  # of hundreds of replicates that wait in line none is set up
             raise stopped(lab)
-        with monitor.meter.running():
-            return [lab.simulate(params, number, monitor.of(index))]
+        return [compute(lab, params, number, monitor, index)]
 
     return [pool.submit(one, index, number) for index, number in enumerate(numbers)]
 

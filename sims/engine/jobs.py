@@ -1,10 +1,10 @@
 """Jobs: runs in the background of a server, behind one face for threads and processes.
 
-A run estimated under two seconds is computed by the process-wide thread pool; a longer one by a spawned
-worker process, which can be killed. Either way a job can be watched (its records fill while it runs) and
-cancelled, a later job of the same session and slot replaces an earlier one, and equal runs asked for at the
-same time are computed once. Sessions take turns: short runs stand in one line, long ones in another. A run that
-outlives its estimate five times is stopped, and not tried again.
+A run estimated under two seconds is computed by a pool of threads, or in a server by the warm processes that these
+look after; a longer one by a worker process of its own, which can be killed. Either way a job can be watched (its
+records fill while it runs) and cancelled, a later job of the same session and slot replaces an earlier one, and equal
+runs asked for at the same time are computed once. Sessions take turns: short runs stand in one line, long ones in
+another. A run that outlives its estimate five times is stopped, and not tried again.
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ from cachetools import LRUCache
 from . import confine
 from .budget import Budget, estimate
 from .errors import Cancelled, ChalklineError, DamagedRun, StoreError, TooLarge
-from .execute import Run, RunMonitor, execute, restored
+from .execute import Compute, Run, RunMonitor, execute, restored
 from .keys import run_key
 from .lab import Lab
 from .params import Params
 from .provenance import cores
 from .registry import get_lab
-from .spawned import Context
+from .spawned import AnyContext, Context
 from .store import Store
 from .turns import Ticket, Turns
+from .workers import Workers, told
 
 THREAD_SECONDS = 2.0
 LOOK_SECONDS = 0.01  # how often a worker process is looked after
@@ -152,12 +153,17 @@ class Jobs:
         self._short = Turns(cores() + 1 if short is None else short)  # one of them may be writing its result
         self._long = Turns(max(2, cores() // 2) if long is None else long)
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="chalkline-jobs", initializer=_step_back)
+        self._workers: Workers | None = None
         self.computed = 0  # runs that were neither remembered nor stored
         self._lock = threading.Lock()
         self._recent: LRUCache[str, Run] = LRUCache(remember, getsizeof=lambda run: run.trace.nbytes)
         self._stopped: LRUCache[str, str] = LRUCache(_STOPPED)  # what was said of runs that took more than they may
         self._running: dict[str, Job] = {}
         self._slots: dict[tuple[str, str], Job] = {}
+
+    def hire(self, workers: Workers) -> None:
+        """From now on short runs are computed by these processes, and long ones by further ones of their kind."""
+        self._workers = workers
 
     def submit(self, lab: Lab, params: Params, session: str = "", slot: str = "") -> Job:
         """Start a run, or join the one that is under way, or hand out the one that is remembered.
@@ -240,8 +246,7 @@ class Jobs:
                 with self._lock:
                     self._stopped[job.key] = str(error)
             elif not isinstance(error, ChalklineError | ArithmeticError):  # the latter by a theory's solver
-                logger.exception("The run %s failed.", job.key)
-                error = ChalklineError(f"The run failed ({type(error).__name__}: {error}). Nothing of it was kept.")
+                error = told(error)
             self._finish(job, None, error)
         finally:
             with self._lock:
@@ -270,9 +275,11 @@ class Jobs:
             with self._lock:
                 self.computed += 1
             if budget.seconds < THREAD_SECONDS:
-                run = run_in_thread(job.lab, job.params, job.monitor, budget, self._pool)
+                compute = None if self._workers is None else self._workers.compute
+                run = run_in_thread(job.lab, job.params, job.monitor, budget, self._pool, compute)
             else:
-                run = run_in_process(job.lab, job.params, job.monitor, budget)
+                context = None if self._workers is None else self._workers.context
+                run = run_in_process(job.lab, job.params, job.monitor, budget, context)
         if self.store is not None:
             try:
                 self.store.require_free(self.leave_free)
@@ -329,9 +336,14 @@ def _step_back() -> None:
 
 
 def run_in_thread(
-    lab: Lab, params: Params, monitor: RunMonitor, budget: Budget, pool: ThreadPoolExecutor | None = None
+    lab: Lab,
+    params: Params,
+    monitor: RunMonitor,
+    budget: Budget,
+    pool: ThreadPoolExecutor | None = None,
+    compute: Compute | None = None,
 ) -> Run:
-    """Execute a run in the threads of a pool, by default the one that all share.
+    """Execute a run in the threads of a pool, by default the one that all share, or by what computes in their stead.
 
     Raises:
         TooLarge: it outlived its estimate.
@@ -344,11 +356,13 @@ def run_in_thread(
         if monitor.meter.seconds > most:
             raise confine.outlived(lab, params, budget)
 
-    return execute(lab, params, monitor=monitor, on_progress=check, pool=pool)
+    return execute(lab, params, monitor=monitor, on_progress=check, pool=pool, compute=compute)
 
 
-def run_in_process(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget) -> Run:
-    """Execute a run in a spawned worker that shares its monitor and can be killed.
+def run_in_process(
+    lab: Lab, params: Params, monitor: RunMonitor, budget: Budget, context: AnyContext | None = None
+) -> Run:
+    """Execute a run in a worker of its own, by default a spawned one, that shares its monitor and can be killed.
 
     Raises:
         TooLarge: it outlived its estimate, or wanted more memory than a worker may have.
@@ -356,7 +370,7 @@ def run_in_process(lab: Lab, params: Params, monitor: RunMonitor, budget: Budget
         ChalklineError: the worker failed or died.
     """
     _settle(monitor)
-    context = Context()
+    context = Context() if context is None else context
     sizes = (monitor.cancel.nbytes, monitor.progress.nbytes, monitor.records.nbytes)
     names = [f"chalkline-{os.getpid()}-{secrets.token_hex(6)}" for _ in sizes]  # to tell whose they are
     blocks = [SharedMemory(name, create=True, size=size) for name, size in zip(names, sizes, strict=True)]
@@ -447,8 +461,7 @@ def _worker(lab_id: str, active: dict[str, Any], names: list[str], sender: Conne
             confine.limit_processor(most)
             outcome: Run | ChalklineError = execute(lab, params, monitor=monitor)
     except Exception as error:  # told to the process that waits for it, which reports it
-        kind = type(error) if isinstance(error, Cancelled | TooLarge) else ChalklineError
-        outcome = kind(str(error) or type(error).__name__)
+        outcome = told(error)
     sender.send(outcome)
     sender.close()
     del monitor

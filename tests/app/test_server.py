@@ -31,6 +31,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from app import net, server
 from app.frame import runs
+from sims.engine.provenance import cores
 
 ROOT = Path(server.__file__).resolve().parents[1]
 PUBLIC = "lecture.example.org"
@@ -88,11 +89,12 @@ sys.exit(server.main(["--host", "0.0.0.0", "--port", "0"], script="page.py"))
 
 # What the first visitor of a warm server makes it import: of the script itself, and of the page of every lab.
 FIRST = """
-import ast, importlib, json, sys
+import ast, importlib, json, multiprocessing, sys
 from streamlit.testing.v1 import AppTest
 from app import server
 
 server.warm_up()
+workers = len(multiprocessing.active_children())
 warm = set(sys.modules)
 for node in ast.walk(ast.parse(server.SCRIPT.read_text())):
     if isinstance(node, ast.ImportFrom) and node.module != "__future__":
@@ -106,7 +108,8 @@ for lab_id in lab_ids():
     shown = AppTest.from_string(page, default_timeout=120).run()
     assert not shown.exception, shown.exception
 ours = ("app", "sims", "theory", "altair", "pandas", "numba", "scipy")
-print(json.dumps(sorted(name for name in set(sys.modules) - warm if name.partition(".")[0] in ours)))
+late = sorted(name for name in set(sys.modules) - warm if name.partition(".")[0] in ours)
+print(json.dumps({"late": late, "workers": workers}))
 """
 
 
@@ -219,12 +222,12 @@ def test_health_is_503_until_the_warm_up_is_over(served: Served) -> None:
 
 
 def test_the_first_visitor_waits_for_no_import(tmp_path: Path) -> None:
-    """Neither the script nor the page of any lab imports what the warm-up has not."""
+    """Neither the script nor the page of any lab imports what the warm-up has not, and workers are there."""
     environment = os.environ | {"CHALKLINE_STORE": str(tmp_path)}
     found = subprocess.run(
         [sys.executable, "-c", FIRST], cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True, timeout=250
     )
-    assert json.loads(found.stdout.splitlines()[-1]) == []
+    assert json.loads(found.stdout.splitlines()[-1]) == {"late": [], "workers": cores()}
 
 
 def test_a_failed_warm_up_never_counts_as_healthy() -> None:

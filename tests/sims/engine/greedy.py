@@ -1,10 +1,10 @@
-"""Workers, in place of the engine's own, of a lab that takes half a gigabyte; one of them says so in its estimate."""
+"""Workers, in place of the engine's own, of a lab that takes half a gigabyte, or says so, or fails."""
 
 import dataclasses
 
 import numpy as np
 
-from sims.engine import jobs
+from sims.engine import jobs, workers
 
 BYTES = 2**29
 
@@ -31,3 +31,18 @@ def honest_worker(*arguments):
     known = jobs.get_lab
     jobs.get_lab = lambda lab_id: _take(known(lab_id), says_so=True)
     jobs._worker(*arguments)
+
+
+def serve(*arguments):
+    known = workers.get_lab
+    workers.get_lab = lambda lab_id: _take(known(lab_id), says_so=False)
+    workers._serve(*arguments)
+
+
+def serve_failing(*arguments):
+    def simulate(params, replicate, monitor):
+        raise KeyError(f"no such thing in replicate {replicate}")
+
+    known = workers.get_lab
+    workers.get_lab = lambda lab_id: dataclasses.replace(known(lab_id), simulate=simulate)
+    workers._serve(*arguments)
