@@ -71,8 +71,8 @@ def gradient_flow(
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def adam_network(
-    nat_cumulative, indptr, indices, view_cumulative, inputs, layers, theta, mean, square, learning_rate, total,
-    batch, clip_norm, first, last, nat_rng, first_rng, second_rng, cancel, progress,
+    nat_cumulative, nat_guide, indptr, indices, view_cumulative, view_guide, inputs, layers, theta, mean, square,
+    learning_rate, total, batch, clip_norm, first, last, nat_rng, first_rng, second_rng, cancel, progress,
 ):  # fmt: skip
     """Take the Adam steps first, ..., last - 1 of a run of `total` on a network; return (status, step it ended at).
 
@@ -90,7 +90,10 @@ def adam_network(
         progress[0] = step
         if cancel[0] != 0:
             return CANCELLED, step
-        draw_pairs(nat_cumulative, indptr, indices, view_cumulative, nat_rng, first_rng, second_rng, x1, x2)
+        draw_pairs(
+            nat_cumulative, nat_guide, indptr, indices, view_cumulative, view_guide, nat_rng, first_rng, second_rng,
+            x1, x2,
+        )  # fmt: skip
         count = occurring(x1, x2, place, held)
         rows = np.empty((count, inputs.shape[1]))
         for i in range(count):

@@ -409,7 +409,7 @@ def work(params: AugmentationGraphParams) -> Work:
             "solve": solved,
             "predict": 1.0 + (recorded * params.replicates * (N + 500.0) / 1e5 if params.training in TABLE else 0.0),
         },
-        bytes=8.0 * (N * (6.0 * count + 3.0 * held + 24.0 * k) + 3.0 * nnz + params.replicates * 20.0 * recorded + 4e6)
+        bytes=8.0 * (N * (6.0 * count + 3.0 * held + 24.0 * k) + 3.5 * nnz + params.replicates * 20.0 * recorded + 4e6)
         + 8.0 * (3.0 * N * N if dense else 0.0),
         ends={
             "solve": dense + 30.0 * N * min(N, 1200.0) + nnz if params.training in TABLE else 0.0,

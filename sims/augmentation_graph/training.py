@@ -88,6 +88,12 @@ class Setting:
         return descent.row_sums(self.graph.kernel.indptr, self.graph.kernel.data)
 
     @cached_property
+    def sampler(self) -> tuple[NDArray[Any], ...]:
+        """The tables that `kernels.draw_pairs` reads."""
+        kernel = self.graph.kernel
+        return descent.tables(self.nat_cumulative, kernel.indptr, kernel.indices, self.view_cumulative)
+
+    @cached_property
     def operator(self) -> tuple[Any, ...]:
         """Abar as the kernels take it: kind, sparse factor, modes."""
         if self.graph.modes:
@@ -332,12 +338,12 @@ def _sgd(
     f = np.ascontiguousarray(start_of(params, replicate, here) / root)
     rate = params.learning_rate / (graph.nodes * graph.w)
     streams = _streams(params, replicate)
-    pairs = (descent.VIEWS, here.nat_cumulative, graph.kernel.indptr, graph.kernel.indices, here.view_cumulative)
 
     def advance(first: int, last: int) -> tuple[int, int]:
         return descent.sgd(
-            *pairs, rate, params.batch, params.clip_norm, f, first, last, *streams, monitor.cancel, monitor.progress
-        )
+            descent.VIEWS, *here.sampler, rate, params.batch, params.clip_norm, f, first, last, *streams,
+            monitor.cancel, monitor.progress,
+        )  # fmt: skip
 
     return advance, lambda: f * root
 
@@ -357,12 +363,11 @@ def _network(
     theta = network.start(layers, generator(params.seed, STREAMS["weights"], replicate))
     mean, square = np.zeros_like(theta), np.zeros_like(theta)
     streams = _streams(params, replicate)
-    pairs = (here.nat_cumulative, graph.kernel.indptr, graph.kernel.indices, here.view_cumulative)
     root = np.sqrt(graph.w)[:, None]
 
     def advance(first: int, last: int) -> tuple[int, int]:
         return kernels.adam_network(
-            *pairs, inputs, layers, theta, mean, square, params.learning_rate, params.steps, params.batch,
+            *here.sampler, inputs, layers, theta, mean, square, params.learning_rate, params.steps, params.batch,
             params.clip_norm, first, last, *streams, monitor.cancel, monitor.progress,
         )  # fmt: skip
 

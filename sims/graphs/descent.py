@@ -11,7 +11,7 @@ the code published with it.
 import numpy as np
 from numba import njit
 
-from .kernels import batch_gradients, clipped, draw_edges, draw_pairs, unclip
+from .kernels import batch_gradients, clipped, draw_edges, draw_pairs, guide, unclip
 
 STATUS = {"done": 0, "cancelled": 1, "diverged": 2}
 PAIRS = {"views": 0, "edges": 1}
@@ -31,6 +31,12 @@ def row_sums(indptr, data):
     return running - np.repeat(before, np.diff(indptr))
 
 
+def tables(cumulative, indptr, indices, row_cumulative):
+    """What is drawn from, as kernels take it: running sums of the rows' weights, and within each row; with guides."""
+    ends = np.array([0, cumulative.size])
+    return cumulative, guide(ends, cumulative), indptr, indices, row_cumulative, guide(indptr, row_cumulative)
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def within(f, rows):
     """Whether the rows of f that are named hold no number beyond LIMIT, and no NaN."""
@@ -43,12 +49,12 @@ def within(f, rows):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def sgd(
-    pairs, cumulative, indptr, indices, row_cumulative, rate, batch, clip_norm, f,
+    pairs, cumulative, guides, indptr, indices, row_cumulative, row_guides, rate, batch, clip_norm, f,
     first, last, rng, first_rng, second_rng, cancel, progress,
 ):  # fmt: skip
     """Take the SGD steps first, ..., last - 1 on the table f (N, k); return (status, step it ended at).
 
-    pairs: one of PAIRS, which says what the tables hold: see `kernels.draw_pairs` and `kernels.draw_edges`; for edges
+    pairs: one of PAIRS, which says what the `tables` hold: see `kernels.draw_pairs` and `kernels.draw_edges`; for edges
     `rng` draws the one end and `second_rng` the other. rate (N,) = eta/(N w): the step size of each node. A node that
     a batch holds several times adds up its gradients, all taken at the table before the step. clip_norm: see
     `kernels.clipped`, 0 for none.
@@ -63,9 +69,11 @@ def sgd(
         if cancel[0] != 0:
             return CANCELLED, step
         if pairs == VIEWS:
-            draw_pairs(cumulative, indptr, indices, row_cumulative, rng, first_rng, second_rng, x1, x2)
+            draw_pairs(
+                cumulative, guides, indptr, indices, row_cumulative, row_guides, rng, first_rng, second_rng, x1, x2
+            )
         else:
-            draw_edges(cumulative, indptr, indices, row_cumulative, rng, second_rng, x1, x2)
+            draw_edges(cumulative, guides, indptr, indices, row_cumulative, row_guides, rng, second_rng, x1, x2)
         embed(f, x1, z1)
         embed(f, x2, z2)
         batch_step(z1, z2, clip_norm, c1, c2, G, g1, g2)

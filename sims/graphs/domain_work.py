@@ -27,7 +27,7 @@ def work(params: Any, recorded: int) -> Work:
             "draw": solving,
         },
         once={"predict": 1.0},
-        bytes=8.0 * (6.0 * edges + 20.0 * N * (k + r) + params.replicates * 10.0 * recorded + 1e6),
+        bytes=8.0 * (6.5 * edges + 20.0 * N * (k + r) + params.replicates * 10.0 * recorded + 1e6),
         serial=("measure",),
     )
 

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,11 +90,12 @@ class DomainGraph:
         return np.stack([first, side, first * side], axis=1)
 
     @cached_property
-    def edges(self) -> tuple[Array, NDArray[np.int32], NDArray[np.int32], Array]:
+    def edges(self) -> tuple[NDArray[Any], ...]:
         """The tables that `kernels.draw_edges` reads."""
         root = np.sqrt(self.w)
         rows = np.repeat(1.0 / root, np.diff(self.abar.indptr)) * self.abar.data * root[self.abar.indices]
-        return np.cumsum(self.w), self.abar.indptr, self.abar.indices, descent.row_sums(self.abar.indptr, rows)
+        indptr = self.abar.indptr
+        return descent.tables(np.cumsum(self.w), indptr, self.abar.indices, descent.row_sums(indptr, rows))
 
     def loss(self, F: Array) -> float:
         """Population spectral contrastive loss of F = sqrt(w) f (N, k): -2 tr(F^T Abar F) + |F^T F|^2."""

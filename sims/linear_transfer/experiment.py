@@ -32,7 +32,7 @@ def spread_labels(graph: DomainGraph, walk_steps: int) -> Array:
 
     These are the scores of averaged features, if all features are kept and no eigenvalue is negative.
     """
-    _, indptr, indices, _ = graph.edges
+    indptr, indices = graph.abar.indptr, graph.abar.indices
     chances = graph.abar.data * np.repeat(1.0 / np.sqrt(graph.w), np.diff(indptr)) * np.sqrt(graph.w)[indices]
     labelled = (graph.label[:, None] == np.arange(graph.classes)) & graph.source[:, None]
     values = labelled / labelled.sum(axis=0) / graph.w[:, None]

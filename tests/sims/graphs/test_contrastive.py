@@ -18,7 +18,7 @@ def sampler(graph):
     aug = graph.kernel
     rows = [np.cumsum(aug.data[a:b]) for a, b in zip(aug.indptr[:-1], aug.indptr[1:], strict=True)]
     np.testing.assert_allclose(descent.row_sums(aug.indptr, aug.data), np.concatenate(rows), atol=1e-14)
-    return np.cumsum(graph.p_nat), aug.indptr, aug.indices, np.concatenate(rows)
+    return descent.tables(np.cumsum(graph.p_nat), aug.indptr, aug.indices, np.concatenate(rows))
 
 
 def naive_loss(z1, z2):
@@ -67,7 +67,8 @@ def edge_sampler(W):
     N = len(W)
     rows = np.cumsum(W / W.sum(axis=1, keepdims=True), axis=1)
     places = np.tile(np.arange(N, dtype=np.int32), N)
-    return np.cumsum(W.sum(axis=1)) / W.sum(), np.arange(N + 1, dtype=np.int32) * N, places, rows.reshape(-1)
+    starts = np.arange(N + 1, dtype=np.int32) * N
+    return descent.tables(np.cumsum(W.sum(axis=1)) / W.sum(), starts, places, rows.reshape(-1))
 
 
 def some_weights():
@@ -111,7 +112,31 @@ def test_descent_on_edges_follows_the_batch_loss_edge_by_edge():
 
 def test_a_place_beyond_the_last_sum_is_the_last_one():
     sums = np.array([0.2, 0.5, 1.0 - 1e-16])
-    assert [machinery.place(sums, 0, 3, u) for u in (0.0, 0.2, 0.4999, 0.5, 0.9999999999999999)] == [0, 1, 1, 2, 2]
+    guides = machinery.guide(np.array([0, 3]), sums)
+    wanted = [0, 1, 1, 2, 2]
+    assert [machinery.place(sums, guides, 0, 3, u) for u in (0.0, 0.2, 0.4999, 0.5, 0.9999999999999999)] == wanted
+
+
+@pytest.mark.parametrize("shape", [0.02, 1.0, 30.0])
+def test_a_place_with_a_guide_is_that_of_a_search(shape):
+    """Rows of 1 to 300 weights, alike and not at all alike, some of them zero; drawn, at every sum and beside it."""
+    draws = np.random.default_rng(3)
+    sizes = np.array([1, 2, 3, 7, 64, 120, 300])
+    indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    rows = []
+    for n in sizes:
+        weights = draws.gamma(shape, size=n) * (draws.random(n) < 0.8)
+        weights[draws.integers(n)] += 1e-3
+        rows.append(np.cumsum(weights / weights.sum()))
+    sums = np.concatenate(rows)
+    guides = machinery.guide(indptr, sums)
+    for first, n, row in zip(indptr, sizes, rows, strict=False):
+        grid = np.arange(n) / n
+        exact = np.concatenate([row, grid])
+        asked = np.concatenate([draws.random(500), exact, np.nextafter(exact, 0), np.nextafter(exact, 1), [1 - 2**-53]])
+        for u in asked[(asked >= 0) & (asked < 1)]:
+            wanted = min(int(np.searchsorted(row, u, side="right")), n - 1)
+            assert machinery.place(sums, guides, int(first), int(first + n), u) == first + wanted
 
 
 @pytest.mark.parametrize(("B", "k"), [(2, 1), (5, 3), (9, 4)])

@@ -64,7 +64,7 @@ def test_a_node_without_edges_has_one_to_itself_and_is_counted():
 
 
 def test_the_tables_of_edges_are_those_of_a_random_walk(drawn):
-    cumulative, indptr, indices, rows = drawn.edges
+    cumulative, _, indptr, indices, rows, _ = drawn.edges
     W = drawn.abar.toarray() * np.sqrt(np.outer(drawn.w, drawn.w))
     np.testing.assert_allclose(W.sum(axis=1), drawn.w, atol=1e-15)
     np.testing.assert_allclose(cumulative, np.cumsum(drawn.w), atol=1e-15)
