@@ -74,7 +74,10 @@ def share_loss(theta, tau, uu, uv, vu, vv, f_cross, g_cross, g_own, S, slope, P)
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def narrow(bracket, tau, uu, uv, vu, vv, f_cross, g_cross, g_own, first, last, cancel, progress):
-    """Halve the bracket (2,) of the minimising theta at each step, by the sign of the derivative, in place."""
+    """Halve the bracket (2,) of the minimising theta at each step, by the sign of the derivative, in place.
+
+    A bracket that a step leaves as it was, of two neighbouring numbers at the latest, is left so by every later one.
+    """
     N = uu.shape[0]
     S, slope, P = np.empty((N, N)), np.empty((N, N)), np.empty((N, N))
     for step in range(first, last):
@@ -83,10 +86,10 @@ def narrow(bracket, tau, uu, uv, vu, vv, f_cross, g_cross, g_own, first, last, c
             return CANCELLED, step
         middle = 0.5 * (bracket[0] + bracket[1])
         _, turn = share_loss(middle, tau, uu, uv, vu, vv, f_cross, g_cross, g_own, S, slope, P)
-        if turn < 0.0:
-            bracket[0] = middle
-        else:
-            bracket[1] = middle
+        end = 0 if turn < 0.0 else 1
+        if bracket[end] == middle:
+            break
+        bracket[end] = middle
     progress[0] = last
     return DONE, last
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -173,12 +174,13 @@ def _two_level(params: ContrastiveTemperatureParams, replicate: int, monitor: Mo
     def theta() -> float:
         return 0.5 * float(bracket[0] + bracket[1])
 
-    def look(step: int) -> Mapping[str, float]:
-        loss, _ = kernels.share_loss(theta(), params.temperature, *here.of_pairs, S, slope, P)
-        gram = one_view(here, theta())
+    @lru_cache(maxsize=1)  # a bracket that does not move any more is looked at once
+    def seen(theta: float) -> Mapping[str, float]:
+        loss, _ = kernels.share_loss(theta, params.temperature, *here.of_pairs, S, slope, P)
+        gram = one_view(here, theta)
         mean, entropy = force(S, params.temperature)
         return {
-            "share": math.sin(theta()) ** 2,
+            "share": math.sin(theta) ** 2,
             "tolerance": tolerance(gram, label),
             "uniformity": uniformity(gram),
             "loss": loss,
@@ -186,6 +188,9 @@ def _two_level(params: ContrastiveTemperatureParams, replicate: int, monitor: Mo
             "force_entropy": entropy,
             "tau_now": params.temperature,
         }
+
+    def look(step: int) -> Mapping[str, float]:
+        return seen(theta())
 
     def finish() -> Mapping[str, Any]:
         kernels.share_loss(theta(), params.temperature, *here.of_pairs, S, slope, P)

@@ -96,6 +96,27 @@ def test_the_share_is_where_the_loss_is_least():
     assert run.values["loss"][0] <= min(losses) + 1e-12
 
 
+@pytest.mark.parametrize("tau", [0.05, 0.4, 5.0])
+def test_a_bracket_is_halved_at_every_step_until_it_moves_no_more(tau):
+    """Against a plain loop over all 120 steps; 0.05 and 5 end at a side of the quarter turn."""
+    params = make({**SMALL, "feature_dim": 40})
+    here = training.directions(params, 0)
+    scratch = [np.empty((6, 6)) for _ in range(3)]
+    low, high, brackets = 0.0, training.HALF_TURN, []
+    for _ in range(120):
+        middle = 0.5 * (low + high)
+        turn = kernels.share_loss(middle, tau, *here.of_pairs, *scratch)[1]
+        low, high = (middle, high) if turn < 0.0 else (low, middle)
+        brackets.append((low, high))
+    assert brackets[-1] == brackets[80] != brackets[20]
+    for last in (0, 1, 30, 70, 120):
+        bracket, progress = np.array([0.0, training.HALF_TURN]), np.zeros(1, np.int64)
+        watched = (np.zeros(1, np.uint8), progress)
+        assert kernels.narrow(bracket, tau, *here.of_pairs, 0, last // 2, *watched)[0] == kernels.DONE
+        assert kernels.narrow(bracket, tau, *here.of_pairs, last // 2, last, *watched) == (kernels.DONE, last)
+        assert tuple(bracket) == ([(0.0, training.HALF_TURN), *brackets][last]) and progress[0] == last
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_a_table_steps_against_the_summed_loss_on_the_sphere(own):
     params = make({**SMALL, "model": "table", "swap": 0.4, "own_in_denominator": own, "sphere_dim": 4})
