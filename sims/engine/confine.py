@@ -24,7 +24,8 @@ TWICE = 2.0  # the estimate of a run's memory, and a worker is refused more
 SPARE_BYTES = 256 * 2**20  # for what a library maps on its own account
 
 _limited = False
-_warmed: set[str] = set()
+_loaded: set[str] = set()  # labs of which nothing is left to load; a process that is forked inherits them
+_threads = False
 
 
 def begin() -> None:
@@ -44,10 +45,11 @@ def begin() -> None:
 
 
 @contextlib.contextmanager
-def limited_memory(lab: Lab, params: Params) -> Iterator[None]:
+def limited_memory(lab: Lab, params: Params, alone: bool = False) -> Iterator[None]:
     """In a worker process, at most what it has mapped before the run, twice the run's estimate, and 256 MB.
 
-    Elsewhere, and where the system counts no address space, nothing is limited.
+    Elsewhere, and where the system counts no address space, nothing is limited. `alone` says that the calling thread
+    computes it without the others.
 
     Raises:
         TooLarge: the run wanted more.
@@ -57,9 +59,9 @@ def limited_memory(lab: Lab, params: Params) -> Iterator[None]:
         return
     import resource
 
-    if lab.id not in _warmed:
-        _warm(lab)
-        _warmed.add(lab.id)
+    load(lab)
+    if not alone:
+        _start_threads()
     mapped = int(status.read_text().split()[0]) * resource.getpagesize()
     wanted = lab.work(params).bytes
     most = mapped + int(TWICE * wanted) + SPARE_BYTES
@@ -77,17 +79,28 @@ def limited_memory(lab: Lab, params: Params) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def _warm(lab: Lab) -> None:
-    """Load what any run of the lab loads, and start the threads: what they map is no run's."""
-    from .execute import shared_pool
-    from .provenance import cores, fingerprint
+def load(lab: Lab) -> None:
+    """Load what any run of the lab loads: what that maps is no run's."""
+    from .provenance import fingerprint
 
-    single_threaded_blas()
-    fingerprint()
-    for probe in lab.probes().values():
-        probe()
-    together = threading.Barrier(cores())
-    list(shared_pool().map(lambda _: together.wait(60), range(cores())))
+    if lab.id not in _loaded:
+        single_threaded_blas()
+        fingerprint()
+        for probe in lab.probes().values():
+            probe()
+        _loaded.add(lab.id)
+
+
+def _start_threads() -> None:
+    """Start the threads that compute replicates, whose stacks are no run's either."""
+    global _threads
+    from .execute import shared_pool
+    from .provenance import cores
+
+    if not _threads:
+        together = threading.Barrier(cores())
+        list(shared_pool().map(lambda _: together.wait(60), range(cores())))
+        _threads = True
 
 
 def limit_processor(seconds: float) -> None:

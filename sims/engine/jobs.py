@@ -45,7 +45,7 @@ from .workers import Workers, told
 THREAD_SECONDS = 2.0
 LOOK_SECONDS = 0.01  # how often a worker process is looked after
 SETTLE_SECONDS = 0.1  # so long a run of two seconds or more waits before a process is started for it
-NICENESS = 10  # of worker processes: a short run of somebody else comes first
+NICENESS = 19  # of the processes of long runs: a short run of somebody else comes first
 THREAD_NICENESS = 5  # of the threads of kernels: what a page does beside them comes first
 HUNG = 10.0  # times what a worker may compute, and one that does not compute either is stopped
 REMEMBERED_BYTES = 96e6  # of finished runs' traces: those of all presets, 40 MB, and what a class asks for beside them

@@ -2,13 +2,10 @@
 
 import gc
 
-from .provenance import fingerprint, single_threaded_blas
+from .confine import load
 from .registry import all_labs
 
-single_threaded_blas()
-fingerprint()
 for _lab in all_labs():
-    for _probe in _lab.probes().values():
-        _probe()
+    load(_lab)
 gc.collect()
 gc.freeze()  # what is loaded is shared with all workers as long as nobody writes to it

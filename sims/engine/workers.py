@@ -24,14 +24,14 @@ from .errors import Cancelled, ChalklineError, TooLarge
 from .execute import RunMonitor
 from .lab import Lab
 from .params import Params
-from .provenance import cores, single_threaded_blas
+from .provenance import cores
 from .recording import MOST_STEPS
 from .registry import all_labs, get_lab
 from .spawned import AnyContext, forking
 from .trace import Monitor, Replicate
 
 LOOK_SECONDS = 0.02  # how often a worker at work is looked at
-NICENESS = 5  # what a page does beside them comes first
+NICENESS = 15  # who draws a page goes first, and does not hold the interpreter while a replicate has its core
 STOP_SECONDS = 1.0
 
 logger = logging.getLogger("chalkline.workers")
@@ -159,13 +159,12 @@ def _serve(pipe: Connection, flags: Any, cells: Any) -> None:
     confine.begin()
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    single_threaded_blas()
     with contextlib.suppress(EOFError):
         while True:
             lab_id, params, number, shape = pipe.recv()
             lab = get_lab(lab_id)
             try:
-                with confine.limited_memory(lab, params):
+                with confine.limited_memory(lab, params, alone=True):
                     outcome: Replicate | ChalklineError = lab.simulate(params, number, _monitor(flags, cells, shape))
             except Exception as error:  # told to the process that waits for it, which reports it
                 outcome = told(error)
