@@ -11,6 +11,7 @@ if __name__ == "__main__":
     import streamlit as st
 
     from app.frame.page import lab_page
+    from app.frame.stage import STAGE
     from app.home import home
     from app.ledger import ledger_page
     from app.room import frame, me
@@ -19,17 +20,18 @@ if __name__ == "__main__":
     from app.sweeps import sweeps
     from sims import all_labs
 
-    st.set_page_config(page_title="Chalkline", page_icon=str(Path(__file__).with_name("icon.png")), layout="wide")
+    with STAGE.taken():
+        st.set_page_config(page_title="Chalkline", page_icon=str(Path(__file__).with_name("icon.png")), layout="wide")
 
-    pages = {
-        lab.id: st.Page(partial(lab_page, lab.id, frame.asked_instead), title=lab.title, url_path=lab.id)
-        for lab in all_labs()
-    }
-    front = st.Page(lambda: home(pages), title="Chalkline", url_path="home", default=True, icon=":material/home:")
-    sweeping = st.Page(sweeps, title="Sweeps", url_path="sweeps")
-    ledger = st.Page(ledger_page, title="Ledger", url_path="ledger")
-    runs = st.Page(lambda: runs_page(pages), title="This tab's runs", url_path="runs")
-    room = st.Page(lambda: room_page(pages, "room"), title="Room", url_path="room")
-    shared = [front, sweeping, ledger, runs, *([room] if me.rooms() is not None else [])]
-    chosen = st.navigation({"": shared, "Labs": list(pages.values())}, position="top")
-    frame.run(chosen, pages, room)
+        pages = {
+            lab.id: st.Page(partial(lab_page, lab.id, frame.asked_instead), title=lab.title, url_path=lab.id)
+            for lab in all_labs()
+        }
+        front = st.Page(lambda: home(pages), title="Chalkline", url_path="home", default=True, icon=":material/home:")
+        sweeping = st.Page(sweeps, title="Sweeps", url_path="sweeps")
+        ledger = st.Page(ledger_page, title="Ledger", url_path="ledger")
+        runs = st.Page(lambda: runs_page(pages), title="This tab's runs", url_path="runs")
+        room = st.Page(lambda: room_page(pages, "room"), title="Room", url_path="room")
+        shared = [front, sweeping, ledger, runs, *([room] if me.rooms() is not None else [])]
+        chosen = st.navigation({"": shared, "Labs": list(pages.values())}, position="top")
+        frame.run(chosen, pages, room)

@@ -62,8 +62,8 @@ STREAM = "/_stcore/stream"
 METRICS = "/_stcore/metrics"
 FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 
-RERUNS_PER_SECOND = 20.0  # of one tab; a faster sender waits, and so slows only itself
-BURST = 40  # messages that a tab may send at once before it is slowed
+RERUNS_PER_SECOND = 8.0  # of one tab; a faster sender waits, and so slows only itself
+BURST = 60  # messages that a tab may send at once before it is slowed
 BEHIND = 200  # messages that may wait for that
 INCOMING_BYTES = 8 * 2**20  # one message from a browser; widgets' states are a few kB
 LINGER_SECONDS = 0.5  # so long after a tab was closed its runs are given up; one that comes back asks again

@@ -19,6 +19,7 @@ import pandas as pd
 
 from . import render
 from .pictures import Picture
+from .stage import STAGE
 
 _one_at_a_time = threading.Lock()
 
@@ -63,5 +64,5 @@ def drawn(spec: Mapping[str, Any], format: str, inches: float = render.INCHES, p
     text = json.dumps(spec, allow_nan=False)
     # Not a pool: its workers would first run the script of the page, and one that died would end it for good.
     command = [sys.executable, "-P", render.__file__, format, str(inches), str(ppi)]
-    with _one_at_a_time:
+    with STAGE.aside(), _one_at_a_time:
         return subprocess.run(command, input=text.encode(), stdout=subprocess.PIPE, check=True, timeout=60).stdout

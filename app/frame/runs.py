@@ -21,6 +21,7 @@ from sims.engine.keys import run_key
 from sims.engine.store import Store
 
 from .limits import FREE_BYTES, LIVE_BYTES, LIVE_SECONDS, QUEUE_SECONDS, SESSION_BYTES, SESSION_SECONDS
+from .stage import STAGE
 from .state import PageState
 from .words import escape
 
@@ -145,11 +146,14 @@ def wait_for(jobs: Mapping[str, Job], seconds: float = PATIENCE_SECONDS) -> bool
 
 def _ended(job: Job, deadline: float) -> bool:
     """Whether it ends before that time; a script whose tab is closed, or asks for another page, stops here."""
+    if job.finished():
+        return True
     stop_if_told = get_run_yield_check() or (lambda: None)
-    while not job.ends_within(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic()))):
-        if time.monotonic() >= deadline:
-            return False
-        stop_if_told()
+    with STAGE.aside():
+        while not job.ends_within(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                return False
+            stop_if_told()
     return True
 
 

@@ -520,7 +520,7 @@ def test_what_a_script_asks_for_after_its_tab_was_closed_is_given_up(monkeypatch
 def test_a_script_that_waits_for_a_run_stops_when_nobody_looks_any_more(monkeypatch):
     """Counted in looks: it waits for ten, and is told at the third."""
     waits: list[float] = []
-    job = SimpleNamespace(ends_within=waits.append)
+    job = SimpleNamespace(ends_within=waits.append, finished=lambda: False)
 
     def told() -> None:
         if len(waits) == 3:
