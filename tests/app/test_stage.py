@@ -20,21 +20,6 @@ LAB = get_lab("label_noise")
 SMALL = LAB.params.make(steps=60, n_train=5, dim=8, sparsity=2, replicates=1)
 
 
-def is_free(stage: Stage) -> bool:
-    """Whether somebody else could draw now."""
-    found: list[bool] = []
-
-    def other() -> None:
-        found.append(stage._place.acquire(blocking=False))
-        if found[0]:
-            stage._place.release()
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    thread.join()
-    return found[0]
-
-
 def test_one_script_at_a_time_draws() -> None:
     stage, at_once, most = Stage(60.0), [0], [0]
 
@@ -50,27 +35,27 @@ def test_one_script_at_a_time_draws() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == [1] and is_free(stage)
+    assert most == [1] and stage.is_free()
 
 
 def test_a_script_that_waits_steps_aside_and_comes_back() -> None:
     stage = Stage(60.0)
     with stage.taken():
-        assert not is_free(stage)
+        assert not stage.is_free()
         with stage.aside():
-            assert is_free(stage)
+            assert stage.is_free()
             with stage.aside():
-                assert is_free(stage)
-            assert is_free(stage)
-        assert not is_free(stage)
-    assert is_free(stage)
+                assert stage.is_free()
+            assert stage.is_free()
+        assert not stage.is_free()
+    assert stage.is_free()
 
 
 def test_what_never_had_a_place_waits_without_one() -> None:
     stage = Stage(60.0)
     with stage.aside():
-        assert is_free(stage)
-    assert is_free(stage)
+        assert stage.is_free()
+    assert stage.is_free()
 
 
 def test_a_script_that_fails_or_is_stopped_leaves_its_place() -> None:
@@ -81,30 +66,58 @@ def test_a_script_that_fails_or_is_stopped_leaves_its_place() -> None:
     for where in (contextlib.nullcontext, stage.aside):
         with pytest.raises(Stopped), stage.taken(), where():
             raise Stopped
-    assert is_free(stage)
+    assert stage.is_free()
 
 
-def test_nobody_waits_for_ever_for_a_script_that_does_not_end() -> None:
-    stage, drawn = Stage(0.01), threading.Event()
+def test_scripts_draw_in_the_order_in_which_they_came() -> None:
+    stage, drawn = Stage(60.0), []
+
+    def script(number: int) -> None:
+        with stage.taken():
+            drawn.append(number)
+
+    threads = []
+    with stage.taken():
+        for number in range(8):
+            threads.append(threading.Thread(target=script, args=(number,)))
+            threads[-1].start()
+            while len(stage._line) <= number:
+                time.sleep(0.001)
+        with stage.aside():
+            for thread in threads:
+                thread.join()
+            assert drawn == list(range(8))
+    assert stage.is_free()
+
+
+def test_a_script_that_draws_for_long_goes_on_beside_the_next() -> None:
+    """Whoever took its place has it, and gives it on: that the slow one ends frees nothing twice."""
+    stage, at, go_on = Stage(0.01), [], threading.Event()
 
     def script() -> None:
         with stage.taken():
-            drawn.set()
+            at.append("drawing")
+            go_on.wait()
 
     with stage.taken():
         thread = threading.Thread(target=script)
         thread.start()
-        thread.join()
-        assert drawn.is_set() and not is_free(stage), "the place is still the first one's"
-    assert is_free(stage)
+        while not at:
+            time.sleep(0.001)
+    assert not stage.is_free(), "the place is the second one's now"
+    go_on.set()
+    thread.join()
+    assert stage.is_free()
+    with stage.taken():
+        assert not stage.is_free()
 
 
 def test_the_apps_script_draws_with_the_place_and_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
-    monkeypatch.setattr(frame, "run", lambda *pages: seen.append(is_free(STAGE)))
+    monkeypatch.setattr(frame, "run", lambda *pages: seen.append(STAGE.is_free()))
     script = Path(__file__).parents[2] / "app" / "main.py"
     shown = AppTest.from_file(str(script), default_timeout=60).run()
-    assert not shown.exception and seen == [False] and is_free(STAGE)
+    assert not shown.exception and seen == [False] and STAGE.is_free()
 
 
 def test_a_page_that_waits_for_a_run_lets_others_draw() -> None:
@@ -119,10 +132,10 @@ def test_a_page_that_waits_for_a_run_lets_others_draw() -> None:
     thread.start()
     while not job.monitor.progress.any():
         time.sleep(0.005)
-    assert is_free(STAGE)
+    assert STAGE.is_free()
     job.cancel()
     thread.join()
-    assert seen == [True] and is_free(STAGE)
+    assert seen == [True] and STAGE.is_free()
 
 
 def test_a_page_whose_runs_are_there_does_not_step_aside(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +150,7 @@ def test_a_figure_is_rendered_aside(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
 
     def rendered(*command: object, **options: object) -> object:
-        seen.append(is_free(STAGE))
+        seen.append(STAGE.is_free())
         return type("Done", (), {"stdout": b"<svg/>"})
 
     monkeypatch.setattr(export.subprocess, "run", rendered)  # type: ignore[attr-defined]
