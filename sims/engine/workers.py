@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import math
 import os
 import queue
 import time
@@ -32,7 +33,8 @@ from .trace import Monitor, Replicate
 
 LOOK_SECONDS = 0.02  # how often a worker at work is looked at
 NICENESS = 15  # who draws a page goes first, and does not hold the interpreter while a replicate has its core
-STOP_SECONDS = 1.0
+DEAF_SECONDS = 3.0  # so long after it was asked to stop a worker is killed
+END_SECONDS = 1.0
 
 logger = logging.getLogger("chalkline.workers")
 
@@ -41,7 +43,7 @@ class Workers:
     """So many processes, one for each core by default, each of which computes one replicate at a time.
 
     `compute` is what `execute` takes in place of its own; it may be called by any number of threads. A process that
-    dies fails the run that it was at, and is replaced for the next one.
+    dies fails the run that it was at, and is replaced for the next one; one that does not stop when asked to is killed.
     """
 
     def __init__(self, count: int | None = None) -> None:
@@ -104,12 +106,19 @@ class _Worker:
         theirs.cancel[:], theirs.progress[:], theirs.records[:] = own.cancel, own.progress, own.records
         try:
             self._pipe.send((lab.id, params, number, own.records.shape))
+            asked = math.inf
             while not self._pipe.poll(LOOK_SECONDS):
                 theirs.cancel[:] = own.cancel
                 _copy(theirs, own)
+                if own.cancel[0]:
+                    asked = min(asked, time.monotonic())
+                    if time.monotonic() - asked > DEAF_SECONDS:
+                        self.process.kill()  # which ends the wait for its answer
             outcome: Replicate | ChalklineError = self._pipe.recv()
         except (EOFError, OSError):
-            self.process.join(STOP_SECONDS)
+            self.process.join(END_SECONDS)
+            if own.cancel[0]:
+                raise Cancelled("The run was stopped before it ended.") from None
             raise ChalklineError(
                 f"The worker that computed this run ended early (exit code {self.process.exitcode}): too little "
                 f"memory, perhaps. Run it again."

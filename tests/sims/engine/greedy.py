@@ -1,6 +1,7 @@
-"""Workers, in place of the engine's own, of a lab that takes half a gigabyte, or says so, or fails."""
+"""Workers, in place of the engine's own, of a lab that takes half a gigabyte, or says so, or fails, or is deaf."""
 
 import dataclasses
+import time
 
 import numpy as np
 
@@ -42,6 +43,16 @@ def serve(*arguments):
 def serve_failing(*arguments):
     def simulate(params, replicate, monitor):
         raise KeyError(f"no such thing in replicate {replicate}")
+
+    known = workers.get_lab
+    workers.get_lab = lambda lab_id: dataclasses.replace(known(lab_id), simulate=simulate)
+    workers._serve(*arguments)
+
+
+def serve_deaf(*arguments):
+    def simulate(params, replicate, monitor):
+        monitor.progress[0] = 1
+        time.sleep(600)
 
     known = workers.get_lab
     workers.get_lab = lambda lab_id: dataclasses.replace(known(lab_id), simulate=simulate)

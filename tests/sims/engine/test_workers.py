@@ -152,6 +152,21 @@ def test_what_fails_in_a_worker_is_said_in_one_line(lab, small, monkeypatch):
         assert type(error.value) is ChalklineError
 
 
+def test_a_worker_that_does_not_stop_when_asked_is_killed(lab, small, store, monkeypatch):
+    """What waits for it ends as any run that was stopped, and the next one has another process."""
+    monkeypatch.setattr(workers_module, "DEAF_SECONDS", 0.05)
+    with one_worker(monkeypatch, greedy.serve_deaf) as hired:
+        (deaf,) = processes(hired)
+        jobs = Jobs(store)
+        jobs.hire(hired)
+        job = jobs.submit(lab, small.replace(replicates=1), "anna")
+        until(lambda: job.monitor.progress.any())
+        jobs.release("anna")
+        with pytest.raises(Cancelled):
+            job.result(60)
+        assert job.state == "cancelled" and not deaf.is_alive() and store.keys() == []
+
+
 def test_a_long_run_of_a_staffed_server_has_a_process_of_its_own(lab, small, made, jobs, monkeypatch):
     monkeypatch.setattr(jobs_module, "THREAD_SECONDS", 0.0)
     before = {one.pid for one in multiprocessing.active_children()}
