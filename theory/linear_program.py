@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+PRIMAL = 4  # HiGHS' number of the primal simplex
+
 
 class LinearProgram(NamedTuple):
     """What HiGHS found: ``x`` (k,) is a vertex of the optimal face when optimal, else empty."""
@@ -59,6 +61,11 @@ def linear_program(
     )
     solver.run()
     status = solver.getModelStatus()
+    if status == highspy.HighsModelStatus.kUnknown:  # many dependent rows: the primal simplex is not lost in them
+        solver.clearSolver()
+        solver.setOptionValue("simplex_strategy", PRIMAL)
+        solver.run()
+        status = solver.getModelStatus()
     if status == highspy.HighsModelStatus.kOptimal:
         return LinearProgram("optimal", np.array(solver.getSolution().col_value))
     if status == highspy.HighsModelStatus.kInfeasible:

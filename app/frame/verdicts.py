@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import pandas as pd
 import streamlit as st
@@ -26,6 +27,13 @@ def verdict_table(verdicts: Sequence[Verdict]) -> None:
     if not verdicts:
         st.info("No claim speaks of this kind of run.")
         return
+    with st.container(key="verdicts"):
+        st.table(_rows(tuple(verdicts)), border="horizontal")
+    st.caption(MEANING)
+
+
+@lru_cache(maxsize=256)  # of many tabs that look at one run
+def _rows(verdicts: tuple[Verdict, ...]) -> pd.DataFrame:
     rows = [
         {
             "verdict": BADGES[verdict.verdict],
@@ -36,9 +44,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> None:
         }
         for verdict in verdicts
     ]
-    with st.container(key="verdicts"):
-        st.table(pd.DataFrame(rows).set_index("verdict"), border="horizontal")
-    st.caption(MEANING)
+    return pd.DataFrame(rows).set_index("verdict")
 
 
 def number(value: float | None) -> str:

@@ -445,3 +445,13 @@ def test_freezing_the_noise_leaves_the_floor_and_annealing_does_not():
         assert (np.abs(np.log(median / errors)) < np.log(2.5)).all(), (kind, median)
         if kind == "constant":
             assert median[0] > 50 * median[1]
+
+
+def test_far_more_rows_than_columns_pin_the_truth():
+    """749 rows of signs, of rank 100: infeasible, where HiGHS' dual simplex ends without an answer."""
+    params = LAB.params.make(
+        algorithm="minibatch_noise", n_train=749, dim=100, covariates="rademacher", first_replicate=10**9
+    )
+    end, rate = prediction.end_point(params.regression, params.signed, params.data_number(10**9))
+    np.testing.assert_array_equal(end, np.arange(100) < params.sparsity)
+    assert rate == np.inf
