@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import sys
 import threading
-import time
 import types
 from pathlib import Path
 
@@ -20,14 +19,9 @@ from sims.engine.errors import DamagedRun
 from sims.engine.jobs import THREAD_NICENESS, Jobs
 from sims.engine.keys import run_key
 from sims.engine.store import Store
+from tests.sims.engine.watched import assert_computed, until
 
 IN_THREAD, IN_PROCESS = 1e9, 0.0
-
-
-def until(condition):
-    """Wait for something that must come; the test's own timeout is the bound."""
-    while not condition():
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -52,14 +46,7 @@ def test_a_job_gives_the_same_run_from_a_thread_and_from_a_process(lab, small, s
     before = blocks_in_shared_memory()
     jobs = Jobs(store)
     job = jobs.submit(lab, small)
-    run = job.result(120)
-    assert run.trace_sha256 == made.trace_sha256 and run.metrics == made.metrics
-    assert (job.state, job.progress, job.notice, jobs.computed) == ("done", 1.0, "", 1)
-    steps, series = job.partial()
-    np.testing.assert_array_equal(steps, run.trace.step)
-    for name, values in series.items():
-        np.testing.assert_array_equal(values, run.trace.series[name])
-    assert store.find(run.key).trace.sha256 == run.trace_sha256
+    assert_computed(jobs, job, made, store)
     assert blocks_in_shared_memory() <= before
 
 

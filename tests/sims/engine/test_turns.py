@@ -1,7 +1,6 @@
 """Turns: nobody waits for another's whole list, and who gives up frees its place."""
 
 import multiprocessing
-import time
 
 import numpy as np
 import pytest
@@ -10,11 +9,7 @@ from sims.engine import Cancelled
 from sims.engine import jobs as jobs_module
 from sims.engine.jobs import Jobs
 from sims.engine.turns import Turns
-
-
-def until(condition):
-    while not condition():
-        time.sleep(0.005)
+from tests.sims.engine.watched import until
 
 
 def joined(turns, *names, seconds=1.0):

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import psutil
@@ -22,6 +21,7 @@ from sims.engine.execute import RunMonitor
 from sims.engine.jobs import Jobs
 from sims.engine.workers import Workers, _Worker
 from tests.sims.engine import greedy
+from tests.sims.engine.watched import assert_computed, until
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,6 @@ def jobs(store, workers):
     return staffed
 
 
-def until(condition):
-    """Wait for something that must come; the test's own timeout is the bound."""
-    while not condition():
-        time.sleep(0.005)
-
-
 def processes(workers):
     """Of the workers that are idle, their processes."""
     found = [workers._idle.get() for _ in range(workers._idle.qsize())]
@@ -55,14 +49,7 @@ def processes(workers):
 
 def test_a_run_from_workers_is_that_of_threads(lab, small, made, jobs, store):
     job = jobs.submit(lab, small)
-    run = job.result(120)
-    assert run.trace_sha256 == made.trace_sha256 and run.metrics == made.metrics
-    assert (job.state, job.progress, job.notice, jobs.computed) == ("done", 1.0, "", 1)
-    steps, series = job.partial()
-    np.testing.assert_array_equal(steps, run.trace.step)
-    for name, values in series.items():
-        np.testing.assert_array_equal(values, run.trace.series[name])
-    assert store.find(run.key).trace.sha256 == run.trace_sha256
+    assert_computed(jobs, job, made, store)
     assert job.monitor.meter.seconds > 0.0
 
 
