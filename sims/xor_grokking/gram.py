@@ -207,6 +207,21 @@ def problem(params: XorGrokkingParams, replicate: int, cancel: NDArray[np.uint8]
     return Problem(found, sign / math.sqrt(m), start, start_plane, norm_sq, cross, test_start, quadrant)
 
 
+def by_label(found: Problem) -> Problem:
+    """The same problem with the points of label +1 before those of label -1, as `kernels.update` is fastest with."""
+    order = np.argsort(-found.points.label, kind="stable")
+    p = found.points
+    points = p._replace(
+        label=p.label[order],
+        clean=p.clean[order],
+        plane=p.plane[order],
+        gram=p.gram[np.ix_(order, order)],
+        triangle=None,
+        factor=p.factor[order],
+    )
+    return found._replace(points=points, start=found.start.take(order, axis=1), cross=found.cross.take(order, axis=1))
+
+
 def centres(cluster: NDArray[np.int64], mu: float) -> Array:
     """(points, 2) means of the clusters 0..3: +mu1, -mu1, +mu2, -mu2."""
     return mu * np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])[cluster]

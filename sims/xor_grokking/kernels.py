@@ -7,8 +7,11 @@ p-dimensional weights is needed beyond ``H = W X^T`` and C:
     f = a relu(H),    g_i = 1/(1 + exp(y_i f_i)),    D_ji = (alpha/n) a_j 1[H_ji > 0] y_i g_i,
     C += D,    H += D K,    K = X X^T,
 
-an exact identity: 2 m n^2 operations a step, none that grows with p. A test point's output is
-``a relu(T0 + C Kx)`` with its own inner products T0 with the start and Kx with the training points.
+an exact identity: 2 m n^2 operations a step, none that grows with p. After a few steps a neuron with a_j > 0 is
+silent on nearly all points with y_i = -1, and one with a_j < 0 on those with y_i = +1: a step then multiplies the
+columns of one label and adds the few others one by one, in about half of the time. A test point's output is
+``a relu(T0 + C Kx)`` with its own inner products T0 with the start and Kx with the training points; only its sign is
+looked at, which float32 settles for all but a few points.
 Model: Xu, Wang, Frei, Vardi, Hu, "Benign Overfitting and Grokking in ReLU Networks for XOR Cluster Data",
 ICLR 2024.
 """
@@ -36,6 +39,9 @@ STATUS = {"done": 0, "cancelled": 1}
 # block, which costs a large K a quarter of the time where blocks are small; those of a small K stay in the cache.
 NEURONS, POINTS = 64, 256
 LARGE_N, LARGE_NEURONS, BLOCK_OPERATIONS = 256, 256, 4e8
+SPARSE = 0.2  # share of active pairs (neuron, point of the other label) up to which they are added one by one
+DOUBTFUL = 16  # test points of a block whose signs are settled one by one; with more of them the block is done again
+HALF_ULP = 2.0**-24  # of float32, relative
 
 DONE = STATUS["done"]
 CANCELLED = STATUS["cancelled"]
@@ -89,59 +95,145 @@ def block_of(m, n):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def update(H, C, a, K, factor, pull, rate, D, moved, f, cancel):
+def update(H, C, a, sides, K, factor, pull, positive, rate, D, moved, f, cancel):
     """One step of C and H, a block of neurons at a time, and the outputs f after it; False if the flag was seen.
 
-    D and moved (block, n) are scratch, see `block_of`; a neuron's step depends on its own row alone, so blocks are
+    sides holds the neurons with a_j > 0 and those with a_j < 0, two arrays of indices. The points before `positive`
+    are meant to be those with label +1: where the neurons of a block are silent on most points of the other label,
+    the product is with the points of their own alone. The result is the same in whatever order the points come.
+    D and moved (block * n,) are scratch, see `block_of`; a neuron's step depends on its own row alone, so blocks are
     free. Where a factor (n, k) of K = factor factor^T is given (k > 0), it is used instead. The outputs are those of
-    `outputs`, from rows that are still in the cache.
+    `outputs` but for rounding, from rows that are still in the cache.
     """
     m, n = H.shape
-    block = D.shape[0]
+    block = D.size // n
     for i in range(n):
         f[i] = 0.0
-    for first in range(0, m, block):
-        if cancel[0] != 0:
-            return False
-        rows = min(block, m - first)
-        for j in range(rows):
-            scale = rate * a[first + j]
-            h, c, d = H[first + j], C[first + j], D[j]
-            for i in range(n):
-                d[i] = scale * pull[i] if h[i] > 0.0 else 0.0
-                c[i] += d[i]
-        if factor.shape[1] > 0:
-            np.dot(np.dot(D[:rows], factor), factor.T, moved[:rows])
-        else:
-            np.dot(D[:rows], K, moved[:rows])
-        for j in range(rows):
-            sign, h, shift = a[first + j], H[first + j], moved[j]
-            for i in range(n):
-                h[i] += shift[i]
-                f[i] += sign * (h[i] if h[i] > 0.0 else 0.0)
+    for side in range(2):
+        neurons = sides[side]
+        own_first, own_last = (0, positive) if side == 0 else (positive, n)
+        for start in range(0, neurons.size, block):
+            if cancel[0] != 0:
+                return False
+            some = neurons[start : start + block]
+            first, last = own_first, own_last
+            if factor.shape[1] > 0 or strays(H, some, first, last) > SPARSE * some.size * (n - last + first):
+                first, last = 0, n
+            width = last - first
+            pulled = D[: some.size * width].reshape(some.size, width)
+            shift = moved[: some.size * n].reshape(some.size, n)
+            for q in range(some.size):
+                scale, d = rate * a[some[q]], pulled[q]
+                h, c, points = H[some[q], first:last], C[some[q], first:last], pull[first:last]
+                for i in range(width):
+                    d[i] = scale * points[i] if h[i] > 0.0 else 0.0
+                    c[i] += d[i]
+            if factor.shape[1] > 0:
+                np.dot(np.dot(pulled, factor), factor.T, shift)
+            else:
+                np.dot(pulled, K[first:last], shift)
+            for q in range(some.size):
+                sign, row, h, c = a[some[q]], shift[q], H[some[q]], C[some[q]]
+                for stray_first, stray_last in ((0, first), (last, n)):
+                    for i in range(stray_first, stray_last):
+                        if h[i] > 0.0:
+                            step = rate * sign * pull[i]
+                            c[i] += step
+                            for k in range(n):
+                                row[k] += step * K[i, k]
+                for i in range(n):
+                    h[i] += row[i]
+                    f[i] += sign * (h[i] if h[i] > 0.0 else 0.0)
     return True
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def test_outputs(a, C, cross, T0, f, cancel):
-    """f = a relu(T0 + C cross^T) at the test points; return False if the cancel flag was seen.
+def strays(H, neurons, first, last):
+    """How many pairs of these neurons and a point outside of first..last are active."""
+    n, count = H.shape[1], 0
+    for j in neurons:
+        for i in range(first):
+            count += H[j, i] > 0.0
+        for i in range(last, n):
+            count += H[j, i] > 0.0
+    return count
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def test_outputs(a, C, cross, T0, f):
+    """f = a relu(T0 + C cross^T) at the test points, in float64.
 
     cross (points, n) and T0 (m, points): inner products with the training points and with the start.
     """
-    m, points = T0.shape
-    for first in range(0, points, POINTS):
+    grown = np.dot(C, cross.T)
+    for i in range(f.size):
+        f[i] = 0.0
+    for j in range(a.size):
+        sign, row, start = a[j], grown[j], T0[j]
+        for i in range(f.size):
+            h = start[i] + row[i]
+            f[i] += sign * (h if h > 0.0 else 0.0)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def in_single(a, cross, T0, scale):
+    """The inner products of test points in float32, those with the start times `scale`, and their magnitudes.
+
+    The magnitudes (2, points) are the norm of a row of cross, and sum_j |a_j| scale |T0_ji|.
+    """
+    points = cross.shape[0]
+    single, start, magnitude = cross.astype(np.float32), np.empty(T0.shape, np.float32), np.zeros((2, points))
+    for i in range(points):
+        magnitude[0, i] = np.linalg.norm(cross[i])
+    for j in range(a.size):
+        for i in range(points):
+            h = scale * T0[j, i]
+            start[j, i] = h
+            magnitude[1, i] += abs(a[j] * h)
+    return single, start, magnitude
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def test_signs(a, C, cross, T0, single, start, magnitude, scale, f, cancel):
+    """Numbers f with the signs of `test_outputs`; return False if the cancel flag was seen.
+
+    single, start and magnitude are those of `in_single`. In float32 a sum of n products and then m terms, each of
+    them rounded on the way, is wrong by at most (n + m + 8) u times the sum of the absolute values (Higham, "Accuracy
+    and Stability of Numerical Algorithms", 2nd edition, section 3.1), which is bounded by Cauchy and Schwarz. A
+    test point whose float32 output is nearer to zero than twice that is computed in float64.
+    """
+    m, n = C.shape
+    small_C, small_a, reach = np.empty((m, n), np.float32), a.astype(np.float32), np.zeros(n)
+    for j in range(m):
+        for i in range(n):
+            c = scale * C[j, i]
+            small_C[j, i] = c
+            reach[i] += abs(a[j] * c)
+    bound, length = 2.0 * (n + m + 8) * HALF_ULP, np.linalg.norm(reach)
+    total, doubtful = np.empty(POINTS, np.float32), np.empty(POINTS, np.int64)
+    for first in range(0, f.size, POINTS):
         if cancel[0] != 0:
             return False
-        last = min(first + POINTS, points)
-        grown = np.dot(C, cross[first:last].T)
-        block = f[first:last]
-        for i in range(last - first):
-            block[i] = 0.0
+        last = min(first + POINTS, f.size)
+        grown = np.dot(small_C, single[first:last].T)
+        total[:] = 0.0
         for j in range(m):
-            sign, row, start = a[j], grown[j], T0[j, first:last]
+            sign, row, begun = small_a[j], grown[j], start[j, first:last]
             for i in range(last - first):
-                h = start[i] + row[i]
-                block[i] += sign * (h if h > 0.0 else 0.0)
+                h = begun[i] + row[i]
+                total[i] += sign * max(h, np.float32(0.0))
+        count = 0
+        for i in range(last - first):
+            f[first + i] = total[i]
+            # Not <=: a NaN is settled in float64 as well.
+            if not abs(f[first + i]) > bound * (length * magnitude[0, first + i] + magnitude[1, first + i]):
+                doubtful[count] = first + i
+                count += 1
+        if count > DOUBTFUL:
+            test_outputs(a, C, cross[first:last], T0[:, first:last], f[first:last])
+        else:
+            for i in doubtful[:count]:
+                test_outputs(a, C, cross[i : i + 1], T0[:, i : i + 1], f[i : i + 1])
     return True
 
 
@@ -228,7 +320,7 @@ def simulate(
     """Train for ``steps`` steps; return (status, largest g at step one).
 
     a (m,)               output weights +-1/sqrt(m)
-    y, flipped (n,)      observed labels +-1; whether they differ from the clean ones
+    y, flipped (n,)      observed labels +-1, fastest with all +1 before all -1; whether they differ from the clean ones
     K (n, n)             inner products of the training points; factor (n, k): of K, or k = 0
     H, C (m, n)          W(0) X^T and zeros in, the last ones out
     cross (points, n), T0 (m, points)  inner products of the test points with training points and with W(0)
@@ -247,8 +339,11 @@ def simulate(
     H0 = H.copy()
     f, pull = np.empty(n), np.empty(n)
     block = block_of(m, n)
-    D, moved = np.empty((block, n)), np.empty((block, n))
+    D, moved = np.empty(block * n), np.empty(block * n)
+    sides, positive = (np.nonzero(a > 0.0)[0], np.nonzero(a <= 0.0)[0]), np.sum(y > 0.0)
     f_test = np.empty(cross.shape[0])
+    scale = 1.0 / (rate * np.max(np.abs(a)))  # the largest step of C is half of its inverse
+    single, start, magnitude = in_single(a, cross, T0, scale)
     weights, norm_sq = np.empty((m, 2)), np.empty(m)
     recorded, framed, largest = 0, 0, 0.5
     records[:, :] = np.nan
@@ -276,12 +371,12 @@ def simulate(
             decision_map(a, weights, norm_sq, grid, maps[framed])
             framed += 1
         if record:
-            if not test_outputs(a, C, cross, T0, f_test, cancel):
+            if not test_signs(a, C, cross, T0, single, start, magnitude, scale, f_test, cancel):
                 return CANCELLED, largest
             _record(y, f, flipped, f_test, quadrant, records[:, recorded])
             records[8, recorded], records[9, recorded] = alignments(a, weights, norm_sq)
             recorded += 1
-        if t < steps and not update(H, C, a, K, factor, pull, rate, D, moved, f, cancel):
+        if t < steps and not update(H, C, a, sides, K, factor, pull, positive, rate, D, moved, f, cancel):
             return CANCELLED, largest
     return DONE, largest
 

@@ -90,8 +90,11 @@ def brute_steps(params: XorGrokkingParams, X: Array, W: Array, y: Array, a: Arra
 def gram_steps(params: XorGrokkingParams, K: Array, H: Array, y: Array, a: Array) -> Steps:
     """The kernel's step: one product of 2 m n^2 operations, whatever the dimension."""
     m, n = H.shape
-    H, C, f, pull = H.copy(), np.zeros((m, n)), np.empty(n), np.empty(n)
-    scratch = [np.empty((kernels.block_of(m, n), n)) for _ in range(2)]
+    order = np.argsort(-y, kind="stable")
+    H, K, y = H[:, order].copy(), K[np.ix_(order, order)], y[order]
+    C, f, pull = np.zeros((m, n)), np.empty(n), np.empty(n)
+    scratch = [np.empty(kernels.block_of(m, n) * n) for _ in range(2)]
+    sides, positive = (np.nonzero(a > 0.0)[0], np.nonzero(a <= 0.0)[0]), int(np.sum(y > 0.0))
     rate, no_factor, cancel = params.learning_rate / n, np.empty((n, 0)), np.zeros(1, np.uint8)
 
     def run(steps: int) -> Array:
@@ -99,8 +102,8 @@ def gram_steps(params: XorGrokkingParams, K: Array, H: Array, y: Array, a: Array
         for _ in range(steps):
             before = f.copy()
             kernels.pulls(y, f, pull)
-            kernels.update(H, C, a, K, no_factor, pull, rate, *scratch, f, cancel)
-        return before
+            kernels.update(H, C, a, sides, K, no_factor, pull, positive, rate, *scratch, f, cancel)
+        return before[np.argsort(order)]
 
     return run
 
