@@ -84,7 +84,7 @@ def adam_network(
     x1, x2 = np.empty(batch, np.int64), np.empty(batch, np.int64)
     z1, z2 = np.empty((batch, k)), np.empty((batch, k))
     g1, g2 = np.empty((batch, k)), np.empty((batch, k))
-    c1, c2, G = np.empty(batch), np.empty(batch), np.empty((batch, batch))
+    c1, c2 = np.empty(batch), np.empty(batch)
     place, held = np.full(N, -1), np.empty(min(N, 2 * batch), np.int64)
     for step in range(first, last):
         progress[0] = step
@@ -103,7 +103,7 @@ def adam_network(
             for c in range(k):
                 z1[i, c] = outputs[place[x1[i]], c]
                 z2[i, c] = outputs[place[x2[i]], c]
-        batch_step(z1, z2, clip_norm, c1, c2, G, g1, g2)
+        batch_step(z1, z2, clip_norm, c1, c2, g1, g2)
         slope = np.zeros((count, k))
         for i in range(batch):
             for c in range(k):

@@ -572,7 +572,7 @@ PRESETS = (
 
 LAB = Lab(
     id="augmentation_graph",
-    version=1,
+    version=2,
     title="The augmentation graph",
     sentence="Contrastive learning finds the top eigenvectors of the graph that joins two views of one example: what "
     "augmentations connect, features cannot tell apart.",
@@ -624,5 +624,8 @@ LAB = Lab(
     work=work,
     probes=probes,
     grade_b=Tolerance(relative=1e-6, absolute=1e-9),
-    changes=(Change(1, "first version"),),
+    changes=(
+        Change(1, "first version"),
+        Change(2, "gradients of a batch from its moments", dict),
+    ),
 )

@@ -339,7 +339,7 @@ PRESETS = (
 
 LAB = Lab(
     id="connect_not_collapse",
-    version=1,
+    version=2,
     title="Connect, not collapse",
     sentence="Contrastive features adapt to a new domain without making it look like the old one: what counts is how "
     "the domains are connected, and domains that were made alike may be matched in any order.",
@@ -391,5 +391,8 @@ LAB = Lab(
     work=work,
     probes=probes,
     grade_b=Tolerance(relative=1e-6, absolute=1e-9),
-    changes=(Change(1, "first version"),),
+    changes=(
+        Change(1, "first version"),
+        Change(2, "gradients of a batch from its moments", dict),
+    ),
 )

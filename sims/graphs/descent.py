@@ -63,7 +63,7 @@ def sgd(
     x1, x2 = np.empty(batch, np.int64), np.empty(batch, np.int64)
     z1, z2 = np.empty((batch, k)), np.empty((batch, k))
     g1, g2 = np.empty((batch, k)), np.empty((batch, k))
-    c1, c2, G = np.empty(batch), np.empty(batch), np.empty((batch, batch))
+    c1, c2 = np.empty(batch), np.empty(batch)
     for step in range(first, last):
         progress[0] = step
         if cancel[0] != 0:
@@ -76,7 +76,7 @@ def sgd(
             draw_edges(cumulative, guides, indptr, indices, row_cumulative, row_guides, rng, second_rng, x1, x2)
         embed(f, x1, z1)
         embed(f, x2, z2)
-        batch_step(z1, z2, clip_norm, c1, c2, G, g1, g2)
+        batch_step(z1, z2, clip_norm, c1, c2, g1, g2)
         for i in range(batch):
             a, b = x1[i], x2[i]
             for c in range(k):
@@ -97,10 +97,10 @@ def embed(f, rows, z):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def batch_step(z1, z2, clip_norm, c1, c2, G, g1, g2):
-    """Gradients g1, g2 (B, k) of L_B with respect to the rows before clipping; G (B, B) is scratch."""
+def batch_step(z1, z2, clip_norm, c1, c2, g1, g2):
+    """Gradients g1, g2 (B, k) of L_B with respect to the rows before clipping; c1, c2 (B,) are scratch."""
     clipped(z1, clip_norm, c1)
     clipped(z2, clip_norm, c2)
-    batch_gradients(z1, z2, G, g1, g2)
+    batch_gradients(z1, z2, g1, g2)
     unclip(z1, clip_norm, c1, g1)
     unclip(z2, clip_norm, c2, g2)

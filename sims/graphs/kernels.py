@@ -215,19 +215,29 @@ def unclip(z, clip_norm, factor, g):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def batch_gradients(z1, z2, G, g1, g2):
-    """Gradients g1, g2 (B, k) of L_B at the embeddings z1, z2 (B, k) of B pairs, out; G (B, B) is scratch."""
+def batch_gradients(z1, z2, g1, g2):
+    """Gradients g1, g2 (B, k) of L_B at the embeddings z1, z2 (B, k) of B pairs, out.
+
+    The other pairs repel a row by sum_{j != i} (z1_i . z2_j) z2_j = (Z2^T Z2) z1_i - (z1_i . z2_i) z2_i: moments of
+    k^2 numbers, or where the batch is smaller than k the B^2 products.
+    """
     B, k = z1.shape
     attract, repel = 2.0 / B, 2.0 / (B * (B - 1.0))
-    np.dot(z1, z2.T, G)
+    if k <= B:
+        np.dot(z1, np.dot(z2.T, z2), g1)
+        np.dot(z2, np.dot(z1.T, z1), g2)
+    else:
+        G = np.dot(z1, z2.T)
+        np.dot(G, z2, g1)
+        np.dot(G.T, z1, g2)
     for i in range(B):
-        G[i, i] = 0.0
-    np.dot(G, z2, g1)
-    np.dot(G.T, z1, g2)
-    for i in range(B):
+        own = 0.0
         for c in range(k):
-            g1[i, c] = repel * g1[i, c] - attract * z2[i, c]
-            g2[i, c] = repel * g2[i, c] - attract * z1[i, c]
+            own += z1[i, c] * z2[i, c]
+        pull = attract + repel * own
+        for c in range(k):
+            g1[i, c] = repel * g1[i, c] - pull * z2[i, c]
+            g2[i, c] = repel * g2[i, c] - pull * z1[i, c]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -50,6 +50,19 @@ class Moments:
     C_plus: Array
 
 
+@dataclass(frozen=True)
+class Frame:
+    """All that a probe on any member of a class sees: an orthonormal basis (P, r) of sqrt(weight) phi, centred or not.
+
+    `outputs` is that basis over sqrt(weight), `upper` (r, p) holds phi in it, `part` (r, targets) the targets.
+    """
+
+    views: Views
+    outputs: Array
+    upper: Array
+    part: Array
+
+
 def patterns(dim: int) -> Array:
     """(2^d, d) all sign vectors; number n has bit i equal to -1 where `(n >> (d - 1 - i)) & 1`."""
     number = np.arange(2**dim)[:, None]
@@ -150,6 +163,20 @@ def _moments(fields: tuple[tuple[str, Any], ...], replicate: int) -> Moments:
     return Moments(seen, phi, C, mean.T @ mean / len(mean))
 
 
+def frame(params: InductiveBiasParams, replicate: int) -> Frame:
+    """What probes on the class see; shared by replicates where nothing of it is drawn."""
+    return _frame(_fields(params), replicate if params.encoder == "relu" else 0, params.intercept)
+
+
+@lru_cache(maxsize=16)
+def _frame(fields: tuple[tuple[str, Any], ...], replicate: int, intercept: bool) -> Frame:
+    here = _moments(fields, replicate)
+    weight = here.views.weight
+    root = np.sqrt(weight)[:, None]
+    basis, upper = np.linalg.qr(root * (here.phi - weight @ here.phi if intercept else here.phi))
+    return Frame(here.views, basis / root, upper, basis.T @ (root * here.views.targets))
+
+
 def sampled_moments(params: InductiveBiasParams, replicate: int) -> tuple[Array, Array]:
     """C, pooled over both views, and C_plus, symmetrised, of `n_pairs` sampled pairs."""
     first, second, _ = draw(params, replicate, params.n_pairs, "")
@@ -245,6 +272,14 @@ def whole_probe(Z: Array, weight: Array, targets: Array, intercept: bool) -> tup
     basis = probe.span(root * (Z - weight @ Z if intercept else Z))
     part = basis.T @ (root * targets)
     return float(np.mean(np.sum(part**2, axis=0))), accuracy(basis @ part / root, weight, targets)
+
+
+def framed_probe(seen: Frame, theta: Array) -> tuple[float, float]:
+    """The same of f = Theta phi, from its r coordinates instead of its P outputs."""
+    basis = probe.span(seen.upper @ theta.T)
+    part = basis.T @ seen.part
+    predicted = seen.outputs @ (basis @ part)
+    return float(np.mean(np.sum(part**2, axis=0))), accuracy(predicted, seen.views.weight, seen.views.targets)
 
 
 def accuracy(predicted: Array, weight: Array, targets: Array) -> float:

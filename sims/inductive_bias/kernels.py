@@ -97,7 +97,6 @@ def train(
     z1, z2 = np.empty((batch, k)), np.empty((batch, k))
     g = np.empty((2 * batch, k))
     g1, g2 = g[:batch], g[batch:]
-    G = np.empty((batch, batch))
     p = theta.size // k if encoder in (CHARACTERS, RELU) else 1
     phi = np.empty((2 * batch, p))
     height = 2.0 ** (0.5 * d)
@@ -113,7 +112,7 @@ def train(
                 for c in range(k):
                     z1[i, c] = height * table[a, c]
                     z2[i, c] = height * table[b, c]
-            batch_gradients(z1, z2, G, g1, g2)
+            batch_gradients(z1, z2, g1, g2)
             gradient = np.zeros(theta.size)
             for i in range(2 * batch):
                 at = k * pattern(x[i])
@@ -124,13 +123,13 @@ def train(
             z = np.dot(phi, theta.reshape((k, p)).T)
             z1[:, :] = z[:batch]
             z2[:, :] = z[batch:]
-            batch_gradients(z1, z2, G, g1, g2)
+            batch_gradients(z1, z2, g1, g2)
             gradient = np.dot(g.T, phi).reshape(theta.size)
         else:
             hidden, z = net.forward(layers, theta, x)
             z1[:, :] = z[:batch]
             z2[:, :] = z[batch:]
-            batch_gradients(z1, z2, G, g1, g2)
+            batch_gradients(z1, z2, g1, g2)
             gradient = net.backward(layers, theta, x, hidden, g)
         if optimiser == ADAM:
             rate = 0.5 * learning_rate * (1.0 + math.cos(math.pi * step / total))

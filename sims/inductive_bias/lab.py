@@ -362,7 +362,7 @@ PRESETS = (
 
 LAB = Lab(
     id="inductive_bias",
-    version=1,
+    version=2,
     title="Inductive bias",
     sentence="One contrastive loss, perfect or useless features: an unrestricted encoder can reach its minimum and "
     "know nothing of the label, a restricted one cannot.",
@@ -407,5 +407,8 @@ LAB = Lab(
     work=work,
     probes=probes,
     grade_b=Tolerance(relative=1e-5, absolute=1e-8),
-    changes=(Change(1, "first version"),),
+    changes=(
+        Change(1, "first version"),
+        Change(2, "gradients of a batch from its moments, probes in the coordinates of the class", dict),
+    ),
 )

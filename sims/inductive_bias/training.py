@@ -186,15 +186,18 @@ def _advance(
 
 def _look(params: InductiveBiasParams, replicate: int) -> Look:
     """A function that measures an encoder: exactly, or a network on fresh examples, the same at every step."""
-    if params.encoder != "mlp":
+    if params.encoder == "table":
         seen = encoders.views(params)
 
-        def exactly(theta: Array) -> tuple[float, float, float]:
+        def at_all_views(theta: Array) -> tuple[float, float, float]:
             Z = outputs(params, replicate, theta)
             found = encoders.whole_probe(Z, seen.weight, seen.targets, params.intercept)
             return loss(params, replicate, theta), *found
 
-        return exactly
+        return at_all_views
+    if params.encoder != "mlp":
+        frame = encoders.frame(params, replicate)
+        return lambda theta: (loss(params, replicate, theta), *encoders.framed_probe(frame, theta))
     n, layers = params.n_test, _layers(params)
     first, second, bits = encoders.draw(params, replicate, 2 * n, "fresh_")
     targets = encoders.labels(params, bits)

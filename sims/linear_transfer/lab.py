@@ -290,7 +290,7 @@ PRESETS = (
 
 LAB = Lab(
     id="linear_transfer",
-    version=1,
+    version=2,
     title="Transfer between domains",
     sentence="A linear head trained on one domain works on another if positive pairs link a class across domains more "
     "than they link two classes across domains; the domains need not look alike.",
@@ -343,5 +343,8 @@ LAB = Lab(
     work=work,
     probes=probes,
     grade_b=Tolerance(relative=1e-6, absolute=1e-9),
-    changes=(Change(1, "first version"),),
+    changes=(
+        Change(1, "first version"),
+        Change(2, "gradients of a batch from its moments", dict),
+    ),
 )

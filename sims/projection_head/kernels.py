@@ -198,7 +198,7 @@ def sgd(
     L, m, d = W.shape[0], W.shape[1], phi.size
     prefix, gradient = np.empty((L + 1, m, d)), np.empty(W.shape)
     v1, v2 = np.empty((batch, d)), np.empty((batch, d))
-    G, g1, g2 = np.empty((batch, batch)), np.empty((batch, outputs)), np.empty((batch, outputs))
+    g1, g2 = np.empty((batch, outputs)), np.empty((batch, outputs))
     for step in range(first, last):
         progress[0] = step
         if cancel[0] != 0:
@@ -210,7 +210,7 @@ def sgd(
                 v2[i, j] = clean + nu[j] * second_rng.standard_normal()
         product(W, prefix)
         E = prefix[L][:outputs]
-        batch_gradients(np.dot(v1, E.T), np.dot(v2, E.T), G, g1, g2)
+        batch_gradients(np.dot(v1, E.T), np.dot(v2, E.T), g1, g2)
         slope = np.zeros((m, d))
         slope[:outputs] = np.dot(g1.T, v1) + np.dot(g2.T, v2)
         back(W, prefix, slope, decay, gradient)

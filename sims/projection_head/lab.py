@@ -324,7 +324,7 @@ PRESETS = (
 
 LAB = Lab(
     id="projection_head",
-    version=1,
+    version=2,
     title="The projection head",
     sentence="Each layer takes an equal share of every feature's log-gain: the layer before the head is more even than "
     "the head's output, which helps a suppressed feature and hurts a favoured one.",
@@ -372,5 +372,8 @@ LAB = Lab(
     work=work,
     probes=probes,
     grade_b=Tolerance(relative=1e-5, absolute=1e-8),
-    changes=(Change(1, "first version"),),
+    changes=(
+        Change(1, "first version"),
+        Change(2, "gradients of a batch from its moments", dict),
+    ),
 )

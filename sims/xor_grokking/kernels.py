@@ -105,7 +105,7 @@ def update(H, C, a, sides, K, factor, pull, positive, rate, D, moved, f, cancel)
     free. Where a factor (n, k) of K = factor factor^T is given (k > 0), it is used instead. The outputs are those of
     `outputs` but for rounding, from rows that are still in the cache.
     """
-    m, n = H.shape
+    n = H.shape[1]
     block = D.size // n
     for i in range(n):
         f[i] = 0.0

@@ -139,11 +139,16 @@ def test_a_place_with_a_guide_is_that_of_a_search(shape):
             assert machinery.place(sums, guides, int(first), int(first + n), u) == first + wanted
 
 
-@pytest.mark.parametrize(("B", "k"), [(2, 1), (5, 3), (9, 4)])
+@pytest.mark.parametrize(("B", "k"), [(2, 1), (5, 3), (9, 4), (4, 4), (3, 5)])
 def test_the_batch_loss_and_its_gradients(B, k):
+    """From moments where k <= B, from all products where it is larger: against differences, and the definition."""
     z1, z2 = rng(1).standard_normal((B, k)), rng(2).standard_normal((B, k))
     g1, g2 = np.empty_like(z1), np.empty_like(z2)
-    machinery.batch_gradients(z1, z2, np.empty((B, B)), g1, g2)
+    machinery.batch_gradients(z1, z2, g1, g2)
+    others = (z1 @ z2.T) * (1.0 - np.eye(B))
+    scale = 2.0 / (B * (B - 1.0))
+    np.testing.assert_allclose(g1, scale * others @ z2 - 2.0 / B * z2, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(g2, scale * others.T @ z1 - 2.0 / B * z1, rtol=0, atol=1e-14)
     assert machinery.batch_loss(z1, z2) == pytest.approx(naive_loss(z1, z2), rel=1e-13)
     np.testing.assert_allclose(g1, differences(lambda z: naive_loss(z, z2), z1), atol=1e-8)
     np.testing.assert_allclose(g2, differences(lambda z: naive_loss(z1, z), z2), atol=1e-8)
@@ -159,7 +164,7 @@ def test_clipping_is_differentiated_through():
     machinery.clipped(c2, clip, s2)
     g1, g2 = np.empty_like(z1), np.empty_like(z2)
     assert machinery.batch_loss(c1, c2) == pytest.approx(clipped_loss(z1, z2, clip), rel=1e-12)
-    machinery.batch_gradients(c1, c2, np.empty((6, 6)), g1, g2)
+    machinery.batch_gradients(c1, c2, g1, g2)
     machinery.unclip(c1, clip, s1, g1)
     machinery.unclip(c2, clip, s2, g2)
     np.testing.assert_allclose(g1, differences(lambda z: clipped_loss(z, z2, clip), z1), atol=1e-8)

@@ -164,6 +164,20 @@ def test_probes_are_least_squares():
     assert encoders.accuracy(np.zeros((32, 2)), weight, targets) == 0.5, "a prediction of 0 counts half"
 
 
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("encoder", ["linear", "polynomial", "relu"])
+def test_a_probe_in_the_coordinates_of_the_class_is_that_on_all_views(encoder, intercept):
+    """Of random members of the class, of dependent outputs, of one that is nearly constant, and of none."""
+    params = make(encoder=encoder, training="minimiser", intercept=intercept, n_features=3)
+    seen, frame = encoders.views(params), encoders.frame(params, 2)
+    theta = np.random.default_rng(1).standard_normal((3, params.functions))
+    cases = [theta, theta[[0, 0, 1]], np.vstack([theta[:2], 1e-7 * theta[2:]]), 0.0 * theta]
+    for one in cases:
+        Z = encoders.moments(params, 2).phi @ one.T
+        wanted = encoders.whole_probe(Z, seen.weight, seen.targets, intercept)
+        assert encoders.framed_probe(frame, one) == pytest.approx(wanted, rel=1e-8, abs=1e-12)
+
+
 def test_cancelling_and_divergence_are_told():
     run = execute(LAB, make({**SMALL, "learning_rate": 5.0, "steps": 2000}))
     (stop,) = run.trace.stopped
