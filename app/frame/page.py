@@ -32,7 +32,7 @@ from .views import looked_at, unmet
 from .words import escape
 
 DRAWN = 256  # pages whose pictures are remembered, of about half a megabyte each: what a class looks at
-AT_ONCE_SECONDS = 0.3  # runs that a picture lacks are computed unasked up to this estimate
+AT_ONCE_SECONDS = 0.15  # runs that a picture lacks are computed unasked up to this estimate: a slider waits for them
 
 
 @dataclass(frozen=True)

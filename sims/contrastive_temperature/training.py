@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import Replicate, generator, thin
+from ..engine.normals import normals
 from . import kernels
 from .lab import BINS, STREAMS, ContrastiveTemperatureParams, recorded_steps
 
@@ -67,7 +68,7 @@ def directions(params: ContrastiveTemperatureParams, replicate: int) -> Directio
 
 
 def _units(rng: np.random.Generator, count: int, dim: int) -> Array:
-    found = rng.standard_normal((count, dim))
+    found = normals(rng, (count, dim))
     return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
 
 

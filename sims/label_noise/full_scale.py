@@ -20,6 +20,7 @@ from ..engine import Measured, Replicate, RunMonitor, generator, thin
 from ..engine.claims import Verdict
 from ..engine.confirmations import Confirmation, Numbers, Place, Result, Settings, verdict
 from ..engine.figure import Figure, Line
+from ..engine.normals import normals
 from ..engine.on_device import array, device_generator, tensor
 from . import kernels
 from .lab import BATCH_ONE, LAB, LabelNoiseParams, annealed, data_numbered, ended, recorded_steps
@@ -202,7 +203,7 @@ class StreamNoise:
             sign = stack([2 * rng.integers(0, 2, steps) - 1 for rng in self.streams["sign"]], self.dtype)
         if self.normals:
             shape = (steps, self.normals)
-            normal = stack([rng.standard_normal(shape) for rng in self.streams["normal"]], self.dtype)
+            normal = stack([normals(rng, shape) for rng in self.streams["normal"]], self.dtype)
         self.drawn = (index, sign, normal)
 
 

@@ -163,35 +163,32 @@ class Landscape:
         return rows, torch.stack([self.lam, torch.ones_like(self.lam)])
 
     def moved(
-        self, both: torch.Tensor, rate: float, rows: torch.Tensor, columns: torch.Tensor, keep: float = 1.0
-    ) -> torch.Tensor:
-        """The linear map of a step: of [S | T] (B, 2, top, top + d), S = T T' of the halves T, to [E | L].
+        self, S: torch.Tensor, T: torch.Tensor, E: torch.Tensor, L: torch.Tensor, rate: float, rows: torch.Tensor,
+        columns: torch.Tensor, keep: float = 1.0,
+    ) -> None:  # fmt: skip
+        """The linear map of a step: of S = T T' (B, 2, top, top) and the halves T (B, 2, top, d), into E and L.
 
         L + E (T * columns) is then keep * T - rate * rows * gradient * columns.
         """
         d, n, m = self.d, self.n, self.m
-        top = both.shape[2]
-        S, T = both[..., :top], both[..., top:]
-        out = torch.empty_like(both)
         for half in (0, 1):
-            out[:, half, :, :top] = -2.0 * rate * rows[half, :, None] * self._spread(S[:, 1 - half])
-        out[..., top:] = keep * T
+            E[:, half] = -2.0 * rate * rows[half, :, None] * self._spread(S[:, 1 - half])
+        L[:] = keep * T
         by = 2.0 * rate * n
         u, c, b = T[:, 1, :d, 0], T[:, 1, d, :1], T[:, 0, d]
-        out[:, 0, :d, top:].diagonal(dim1=1, dim2=2).add_(by * rows[0, :d] * columns[0] * m * c)
-        out[:, 0, d, top:] += by * rows[0, d] * columns[0] * m * u
-        out[:, 1, :d, top] += by * rows[1, :d] * m * b
-        out[:, 1, d, top] += by * rows[1, d] * torch.sum(m * T[:, 0, :d].diagonal(dim1=1, dim2=2), dim=1)
-        return out
+        L[:, 0, :d].diagonal(dim1=1, dim2=2).add_(by * rows[0, :d] * columns[0] * m * c)
+        L[:, 0, d] += by * rows[0, d] * columns[0] * m * u
+        L[:, 1, :d, 0] += by * rows[1, :d] * m * b
+        L[:, 1, d, 0] += by * rows[1, d] * torch.sum(m * T[:, 0, :d].diagonal(dim1=1, dim2=2), dim=1)
 
     def gradient(self, at: Blocks) -> Blocks:
         """The gradient of the loss in these blocks, that of the skip vector included."""
         T = self.halves(at, True)
         rows, columns = torch.ones_like(T[0, :, :, 0]), torch.ones_like(T[0, :, 0])
-        both = torch.cat([T @ T.transpose(2, 3), T], dim=3)
-        out = self.moved(both, -1.0, rows, columns, keep=0.0)
-        top = T.shape[2]
-        return self.blocks(out[..., top:] + out[..., :top] @ T)
+        S = T @ T.transpose(2, 3)
+        E, L = torch.empty_like(S), torch.empty_like(T)
+        self.moved(S, T, E, L, -1.0, rows, columns, keep=0.0)
+        return self.blocks(L + E @ T)
 
     def _spread(self, S: torch.Tensor) -> torch.Tensor:
         """E[G S G] for symmetric S (B, top, top)."""
@@ -274,7 +271,8 @@ def states_kept(numbers: int) -> int:
 class BlockDescent:
     """Descent of layers whose blocks are trained, all of them or, where u = b = h = 0, the useful ones alone.
 
-    The states are the arrays [S | T] of `Landscape.moved`, step after step.
+    A state is S and T of `Landscape.moved`, one half after the other, T column by column: what its second half has
+    beyond p is zero, and comes last.
     """
 
     def __init__(self, landscape: Landscape, first: Blocks, skip: bool, rate: float):
@@ -282,37 +280,46 @@ class BlockDescent:
         halves = landscape.halves(first, skip)
         B, _, self.top, d = halves.shape
         numbers = 2 * self.top * (self.top + d)
+        used = numbers - self.top * (d - 1)
         self.steps = states_kept(B * numbers)
-        states = halves.new_zeros((self.steps + 1, B, 2, self.top, self.top + d))
-        states[0, ..., self.top :] = halves
-        self.states, self.factors = states, landscape.factors(skip)
+        self.states = halves.new_zeros((self.steps + 1, B, numbers))
+        S, T = self._parts(self.states)
+        T[0], self.factors = halves, landscape.factors(skip)
         self.map = None
         if numbers <= DENSE_NUMBERS:
-            unit = torch.eye(numbers, device=states.device, dtype=states.dtype)
-            self.map = self._moved(unit.view(numbers, 2, self.top, self.top + d)).view(numbers, numbers)
-        flat, matrices = states.view(self.steps + 1, B, numbers), states.view(self.steps + 1, 2 * B, self.top, -1)
-        S, T = matrices[..., : self.top], matrices[..., self.top :]
+            units = torch.eye(numbers, device=halves.device, dtype=halves.dtype)[:used]
+            mapped = torch.zeros_like(units)
+            self._moved(*self._parts(units), *self._parts(mapped))
+            self.map = mapped[:, :used].contiguous()
         # Made once: a view costs as much as a product of small matrices.
+        flat, products, matrices = self.states[..., :used], S.flatten(1, 2), T.flatten(1, 2)
         self.views = [
-            (states[k], states[k + 1], flat[k], flat[k + 1], S[k], S[k + 1], T[k], T[k].transpose(1, 2), T[k + 1])
+            (flat[k], flat[k + 1], products[k], products[k + 1], matrices[k], matrices[k].transpose(1, 2),
+             matrices[k + 1], (S[k], T[k], S[k + 1], T[k + 1]))
             for k in range(self.steps)
-        ]
+        ]  # fmt: skip
         plain = bool(torch.all(landscape.lam == 1.0))
         self.columns = None if plain else self.factors[1].expand(B, 2, d).reshape(2 * B, 1, d)
-        self.scaled = torch.empty_like(T[0])
+        self.scaled = torch.empty_like(matrices[0])
 
-    def _moved(self, both: torch.Tensor) -> torch.Tensor:
-        return self.landscape.moved(both, self.rate, *self.factors)
+    def _parts(self, flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of S (..., 2, top, top) and T (..., 2, top, d) in states (..., numbers)."""
+        halves, top = flat.unflatten(-1, (2, -1)), self.top
+        S, T = halves[..., : top * top], halves[..., top * top :]
+        return S.unflatten(-1, (top, top)), T.unflatten(-1, (self.landscape.d, top)).transpose(-1, -2)
+
+    def _moved(self, S: torch.Tensor, T: torch.Tensor, E: torch.Tensor, L: torch.Tensor) -> None:
+        self.landscape.moved(S, T, E, L, self.rate, *self.factors)
 
     def advance(self, steps: int) -> None:
         """States 1 to `steps` from state 0."""
-        bmm, mm, mul, columns, scaled = torch.bmm, torch.mm, torch.mul, self.columns, self.scaled
-        for both, after, flat, flat_after, S, S_after, T, T_turned, T_after in self.views[:steps]:
+        bmm, mm, mul, columns, scaled, dense = torch.bmm, torch.mm, torch.mul, self.columns, self.scaled, self.map
+        for flat, flat_after, S, S_after, T, T_turned, T_after, parts in self.views[:steps]:
             bmm(T, T_turned, out=S)
-            if self.map is None:
-                after.copy_(self._moved(both))
+            if dense is None:
+                self._moved(*parts)
             else:
-                mm(flat, self.map, out=flat_after)
+                mm(flat, dense, out=flat_after)
             T_after.baddbmm_(S_after, T if columns is None else mul(T, columns, out=scaled))
 
     def restart(self, step: int) -> None:
@@ -321,7 +328,7 @@ class BlockDescent:
 
     def blocks(self, which: Sequence[int] | slice) -> Blocks:
         """The blocks of the layers at these states, one after the other."""
-        return self.landscape.blocks(self.states[which][..., self.top :].flatten(0, 1))
+        return self.landscape.blocks(self._parts(self.states[which])[1].flatten(0, 1))
 
 
 class FactoredDescent:

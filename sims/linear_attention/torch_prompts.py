@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..engine import generator
+from ..engine.normals import normals
 from ..engine.on_device import DTYPES, tensor
 from .lab import STREAMS, Law, LinearAttentionParams
 from .prompts import TANH_GAIN
@@ -128,7 +129,7 @@ class Draws:
             elif name == "covariate" and params.covariates == "uniform":
                 drawn.append(math.sqrt(3.0) * (2.0 * rng.random(size) - 1.0))
             else:
-                drawn.append(rng.standard_normal(size))
+                drawn.append(normals(rng, size))
         return tensor(np.stack(drawn, axis=1), self.device, self.dtype)
 
     def _chi(self, together: int, prompts: int) -> torch.Tensor:

@@ -23,6 +23,8 @@ from .torch_prompts import Drawn, Draws, Teachers, all_moments, examples, gram_m
 
 Array = NDArray[np.float64]
 
+HELD = 64  # states to be recorded that are measured together
+
 
 class Recorder:
     """What is recorded on the way: the monitor's series, diagonals of every replicate, and frames of the first."""
@@ -75,6 +77,8 @@ def descend(
     even = params.has_even_blocks
     stopped, ended = np.full(B, -1), np.empty_like(first)
     limit = np.full(B, np.inf)
+    held: list[Blocks] = []
+    held_steps: list[int] = []
     begin = 0
     while True:
         monitor.progress[:] = begin
@@ -100,11 +104,16 @@ def descend(
         chosen = [k for k in range(last + 1) if begin + k in recorder.at]
         if chosen:
             rows = np.add.outer(np.array(chosen) * B, np.arange(B)).ravel()
-            at = Blocks(*(block[rows] for block in every))
-            odd, own = (array(part) for part in landscape.losses(at, even))
-            recorder.write([begin + k for k in chosen], landscape, at, (odd + own, own), stopped)
+            held.append(Blocks(*(block[rows] for block in every)))
+            held_steps += [begin + k for k in chosen]
         begin += count
-        if begin == steps or np.all(stopped >= 0):
+        finished = begin == steps or bool(np.all(stopped >= 0))
+        if held and (finished or len(held_steps) >= HELD):
+            at = Blocks(*map(torch.cat, zip(*held, strict=True)))
+            odd, own = (array(part) for part in landscape.losses(at, even))
+            recorder.write(held_steps, landscape, at, (odd + own, own), stopped)
+            held, held_steps = [], []
+        if finished:
             break
         model.restart(count)
     monitor.progress[:] = begin

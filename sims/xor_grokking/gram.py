@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import generator
+from ..engine.normals import normals
 from .lab import STREAMS
 
 if TYPE_CHECKING:
@@ -171,8 +172,8 @@ def problem(params: XorGrokkingParams, replicate: int, cancel: NDArray[np.uint8]
         sign = 2.0 * draw("output_sign").integers(0, 2, m) - 1.0
     quadrant = np.repeat(np.arange(4), n_test // 4)
     init, test = draw("init"), draw("test")
-    start_plane = params.init_std * init.standard_normal((m, 2))
-    test_plane = centres(quadrant, params.mu) + test.standard_normal((n_test, 2))
+    start_plane = params.init_std * normals(init, (m, 2))
+    test_plane = centres(quadrant, params.mu) + normals(test, (n_test, 2))
     start = start_plane @ found.plane.T
     test_start = start_plane @ test_plane.T
     cross = test_plane @ found.plane.T
@@ -190,14 +191,14 @@ def problem(params: XorGrokkingParams, replicate: int, cancel: NDArray[np.uint8]
             cross += Q @ X.T
             norm_sq += np.sum(W**2, axis=1)
     else:
-        W, Q = params.init_std * init.standard_normal((m, n)), test.standard_normal((n_test, n))
+        W, Q = params.init_std * normals(init, (m, n)), normals(test, (n_test, n))
         start += W @ found.triangle.T
         test_start += W @ Q.T
         cross += Q @ found.triangle.T
         norm_sq += np.sum(W**2, axis=1)
         left = bartlett(m, p - 2 - n, draw("start_noise"), draw("start_radius"))
         left *= params.init_std
-        rest = draw("test_rest").standard_normal((left.shape[1], n_test))
+        rest = normals(draw("test_rest"), (left.shape[1], n_test))
         for first in range(0, n_test, TEST_POINTS):
             if cancelled():
                 break
@@ -232,7 +233,7 @@ def bartlett(rows: int, dof: int, noise: np.random.Generator, radius: np.random.
     columns = min(rows, dof)
     below = np.tril_indices(rows, -1, columns)
     found = np.zeros((rows, columns))
-    found[below] = noise.standard_normal(len(below[0]))
+    found[below] = normals(noise, len(below[0]))
     diagonal = np.arange(columns)
     found[diagonal, diagonal] = np.sqrt(radius.chisquare(float(dof) - diagonal))
     return found
@@ -241,4 +242,4 @@ def bartlett(rows: int, dof: int, noise: np.random.Generator, radius: np.random.
 def _blocks(rng: np.random.Generator, rows: int, columns: int) -> Iterator[Array]:
     """Standard normal columns of a matrix too wide to hold, COLUMNS at a time."""
     for first in range(0, columns, COLUMNS):
-        yield rng.standard_normal((rows, min(COLUMNS, columns - first)))
+        yield normals(rng, (rows, min(COLUMNS, columns - first)))
