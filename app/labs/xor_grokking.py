@@ -21,7 +21,7 @@ from app.frame.runs import View
 from app.frame.specs import fill
 from app.frame.sweep_story import Axis, ChalkLine, SweepStory
 from sims.engine import Params, Run
-from sims.xor_grokking.lab import CLUSTERS, MAP_EXTENT, MAP_POINTS, XorGrokkingParams, recorded_steps
+from sims.xor_grokking.lab import CLUSTERS, MAP_EXTENT, MAP_POINTS, XorGrokkingParams, map_grid, recorded_steps
 
 Array = NDArray[np.float64]
 
@@ -279,7 +279,7 @@ def decision_map(view: View) -> Picture:
     count = len(values)
     largest = np.abs(values).max(axis=(1, 2))
     scaled = values / np.where(largest > 0, largest, 1.0)[:, None, None]
-    grid = np.linspace(-MAP_EXTENT, MAP_EXTENT, MAP_POINTS)
+    grid = map_grid(1.0)
     half = (grid[1] - grid[0]) / 2.0
     gx, gy = np.meshgrid(grid, grid)
     cells = MAP_POINTS**2

@@ -26,10 +26,10 @@ from .lab import (
     CLUSTERS,
     FRAME_NEURONS,
     LAB,
-    MAP_EXTENT,
     MAP_POINTS,
     XorGrokkingParams,
     ended,
+    map_grid,
     recorded_steps,
 )
 
@@ -220,7 +220,7 @@ def alignments(a: torch.Tensor, weights: torch.Tensor, norm_sq: torch.Tensor) ->
 
 def decision_map(mu: float, a: Array, weights: Array, norm_sq: Array) -> Array:
     """The first network's map of E f over the noise, as the kernel draws it; small, and so drawn by the kernel."""
-    grid = mu * np.linspace(-MAP_EXTENT, MAP_EXTENT, MAP_POINTS)
+    grid = map_grid(mu)
     values = np.empty((MAP_POINTS, MAP_POINTS))
     kernels.decision_map(a, weights, norm_sq, grid, values)
     return values

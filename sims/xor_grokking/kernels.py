@@ -95,12 +95,13 @@ def block_of(m, n):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def update(H, C, a, sides, K, factor, pull, positive, rate, D, moved, f, cancel):
+def update(H, C, a, sides, K, factor, pull, bounds, rate, D, moved, f, cancel):
     """One step of C and H, a block of neurons at a time, and the outputs f after it; False if the flag was seen.
 
-    sides holds the neurons with a_j > 0 and those with a_j < 0, two arrays of indices. The points before `positive`
-    are meant to be those with label +1: where the neurons of a block are silent on most points of the other label,
-    the product is with the points of their own alone. The result is the same in whatever order the points come.
+    sides holds the neurons with a_j > 0 and those with a_j < 0, two arrays of indices. `bounds` are three places in
+    the order of the points, which is meant to be: label +1, of these the flipped ones from bounds[0]; label -1 from
+    bounds[1], the flipped ones up to bounds[2]. Where the neurons of a block are silent on most points of the other
+    label, flipped ones or not, the product is without those. The result is the same in whatever order the points come.
     D and moved (block * n,) are scratch, see `block_of`; a neuron's step depends on its own row alone, so blocks are
     free. Where a factor (n, k) of K = factor factor^T is given (k > 0), it is used instead. The outputs are those of
     `outputs` but for rounding, from rows that are still in the cache.
@@ -111,13 +112,21 @@ def update(H, C, a, sides, K, factor, pull, positive, rate, D, moved, f, cancel)
         f[i] = 0.0
     for side in range(2):
         neurons = sides[side]
-        own_first, own_last = (0, positive) if side == 0 else (positive, n)
         for start in range(0, neurons.size, block):
             if cancel[0] != 0:
                 return False
             some = neurons[start : start + block]
-            first, last = own_first, own_last
-            if factor.shape[1] > 0 or strays(H, some, first, last) > SPARSE * some.size * (n - last + first):
+            if side == 0:
+                first, last = 0, bounds[1]
+                if many(H, some, last, bounds[2]):
+                    last = bounds[2]
+                sparse = not many(H, some, last, n)
+            else:
+                first, last = bounds[1], n
+                if many(H, some, bounds[0], first):
+                    first = bounds[0]
+                sparse = not many(H, some, 0, first)
+            if factor.shape[1] > 0 or not sparse:
                 first, last = 0, n
             width = last - first
             pulled = D[: some.size * width].reshape(some.size, width)
@@ -148,15 +157,25 @@ def update(H, C, a, sides, K, factor, pull, positive, rate, D, moved, f, cancel)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def strays(H, neurons, first, last):
-    """How many pairs of these neurons and a point outside of first..last are active."""
-    n, count = H.shape[1], 0
+def bounds_of(y, flipped):
+    """(3,) places of `update`: where the flipped points of label +1 begin, label -1 begins, its flipped ones end."""
+    found = np.zeros(3, np.int64)
+    for i in range(y.size):
+        found[0] += y[i] > 0.0 and not flipped[i]
+        found[1] += y[i] > 0.0
+        found[2] += y[i] > 0.0 or flipped[i]
+    return found
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def many(H, neurons, first, last):
+    """Whether so many of these neurons are active on the points from first to last that a product is cheaper."""
+    count = 0
     for j in neurons:
-        for i in range(first):
-            count += H[j, i] > 0.0
-        for i in range(last, n):
-            count += H[j, i] > 0.0
-    return count
+        row = H[j]
+        for i in range(first, last):
+            count += row[i] > 0.0
+    return count > SPARSE * neurons.size * (last - first)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -277,24 +296,31 @@ def alignments(a, weights, norm_sq):
 def decision_map(a, weights, norm_sq, grid, values):
     """values[k, l] = E f at (grid[l], grid[k]) along the two means, over the noise in all other directions.
 
-    A neuron's part is E relu(N(b, s^2)) = b Phi(b/s) + s phi(b/s), with s the norm of its part outside the plane.
+    A neuron's part is E relu(N(b, s^2)) = b Phi(b/s) + s phi(b/s), with s the norm of its part outside the plane. That
+    at -b is less by b, so that of a grid symmetric about 0 half is computed.
     """
     size = grid.size
+    mirrored = True
     for k in range(size):
-        for col in range(size):
-            values[k, col] = 0.0
+        mirrored = mirrored and grid[k] == -grid[size - 1 - k]
+    count = (size * size + 1) // 2 if mirrored else size * size
+    flat, total1, total2 = values.reshape(size * size), 0.0, 0.0
+    flat[:] = 0.0
     for j in range(a.size):
         along1, along2 = weights[j, 0], weights[j, 1]
+        total1 += a[j] * along1
+        total2 += a[j] * along2
         s = math.sqrt(max(norm_sq[j] - along1 * along1 - along2 * along2, 0.0))
-        for k in range(size):
-            for col in range(size):
-                b = along1 * grid[col] + along2 * grid[k]
-                if s > 0.0:
-                    z = b / s
-                    density = math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
-                    values[k, col] += a[j] * (0.5 * b * math.erfc(-z / math.sqrt(2.0)) + s * density)
-                else:
-                    values[k, col] += a[j] * max(b, 0.0)
+        for q in range(count):
+            b = along1 * grid[q % size] + along2 * grid[q // size]
+            if s > 0.0:
+                z = b / s
+                density = math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+                flat[q] += a[j] * (0.5 * b * math.erfc(-z / math.sqrt(2.0)) + s * density)
+            else:
+                flat[q] += a[j] * max(b, 0.0)
+    for q in range(size * size - count):
+        flat[size * size - 1 - q] = flat[q] - (total1 * grid[q % size] + total2 * grid[q // size])
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -320,7 +346,7 @@ def simulate(
     """Train for ``steps`` steps; return (status, largest g at step one).
 
     a (m,)               output weights +-1/sqrt(m)
-    y, flipped (n,)      observed labels +-1, fastest with all +1 before all -1; whether they differ from the clean ones
+    y, flipped (n,)      observed labels +-1; whether they differ from the clean ones; fastest in the order of `update`
     K (n, n)             inner products of the training points; factor (n, k): of K, or k = 0
     H, C (m, n)          W(0) X^T and zeros in, the last ones out
     cross (points, n), T0 (m, points)  inner products of the test points with training points and with W(0)
@@ -340,7 +366,8 @@ def simulate(
     f, pull = np.empty(n), np.empty(n)
     block = block_of(m, n)
     D, moved = np.empty(block * n), np.empty(block * n)
-    sides, positive = (np.nonzero(a > 0.0)[0], np.nonzero(a <= 0.0)[0]), np.sum(y > 0.0)
+    sides = np.nonzero(a > 0.0)[0], np.nonzero(a <= 0.0)[0]
+    bounds = bounds_of(y, flipped)
     f_test = np.empty(cross.shape[0])
     scale = 1.0 / (rate * np.max(np.abs(a)))  # the largest step of C is half of its inverse
     single, start, magnitude = in_single(a, cross, T0, scale)
@@ -376,7 +403,7 @@ def simulate(
             _record(y, f, flipped, f_test, quadrant, records[:, recorded])
             records[8, recorded], records[9, recorded] = alignments(a, weights, norm_sq)
             recorded += 1
-        if t < steps and not update(H, C, a, sides, K, factor, pull, positive, rate, D, moved, f, cancel):
+        if t < steps and not update(H, C, a, sides, K, factor, pull, bounds, rate, D, moved, f, cancel):
             return CANCELLED, largest
     return DONE, largest
 

@@ -182,6 +182,14 @@ def recorded_steps(params: XorGrokkingParams) -> NDArray[np.int64]:
     return np.array(sorted({t for t in [*range(11), *later, params.steps] if t <= params.steps}), dtype=np.int64)
 
 
+def map_grid(mu: float) -> NDArray[np.float64]:
+    """(MAP_POINTS,) places of the decision map along either mean, to the last bit symmetric about 0."""
+    import numpy as np
+
+    half = mu * np.linspace(0.0, MAP_EXTENT, MAP_POINTS // 2 + 1)
+    return np.concatenate([-half[:0:-1], half])
+
+
 def simulate(params: XorGrokkingParams, replicate: int, monitor: Monitor) -> Replicate:
     import numpy as np
 
@@ -196,7 +204,7 @@ def simulate(params: XorGrokkingParams, replicate: int, monitor: Monitor) -> Rep
     shown = min(params.width, FRAME_NEURONS)
     neurons = np.empty((len(frame_step), shown, 2))
     maps = np.empty((len(frame_step), MAP_POINTS, MAP_POINTS))
-    grid = params.mu * np.linspace(-MAP_EXTENT, MAP_EXTENT, MAP_POINTS)
+    grid = map_grid(params.mu)
     _, largest = kernels.simulate(
         found.output,
         points.label,
@@ -352,7 +360,7 @@ def probes() -> Mapping[str, Callable[[], float]]:
 
     def draw_map() -> float:
         weights, values = np.full((100, 2), 0.1), np.empty((MAP_POINTS, MAP_POINTS))
-        grid = np.linspace(-1.0, 1.0, MAP_POINTS)
+        grid = map_grid(0.5)
         kernels.decision_map(np.full(100, 0.1), weights, np.full(100, 2.0), grid, values)
         return 100.0 * values.size
 

@@ -90,11 +90,11 @@ def brute_steps(params: XorGrokkingParams, X: Array, W: Array, y: Array, a: Arra
 def gram_steps(params: XorGrokkingParams, K: Array, H: Array, y: Array, a: Array) -> Steps:
     """The kernel's step: one product of 2 m n^2 operations, whatever the dimension."""
     m, n = H.shape
-    order = np.argsort(-y, kind="stable")
+    order = gram.in_order(y, np.zeros(n, bool))
     H, K, y = H[:, order].copy(), K[np.ix_(order, order)], y[order]
     C, f, pull = np.zeros((m, n)), np.empty(n), np.empty(n)
     scratch = [np.empty(kernels.block_of(m, n) * n) for _ in range(2)]
-    sides, positive = (np.nonzero(a > 0.0)[0], np.nonzero(a <= 0.0)[0]), int(np.sum(y > 0.0))
+    sides, bounds = (np.nonzero(a > 0.0)[0], np.nonzero(a <= 0.0)[0]), kernels.bounds_of(y, np.zeros(n, bool))
     rate, no_factor, cancel = params.learning_rate / n, np.empty((n, 0)), np.zeros(1, np.uint8)
 
     def run(steps: int) -> Array:
@@ -102,7 +102,7 @@ def gram_steps(params: XorGrokkingParams, K: Array, H: Array, y: Array, a: Array
         for _ in range(steps):
             before = f.copy()
             kernels.pulls(y, f, pull)
-            kernels.update(H, C, a, sides, K, no_factor, pull, positive, rate, *scratch, f, cancel)
+            kernels.update(H, C, a, sides, K, no_factor, pull, bounds, rate, *scratch, f, cancel)
         return before[np.argsort(order)]
 
     return run

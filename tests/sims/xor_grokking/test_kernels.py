@@ -144,8 +144,12 @@ def test_decision_map_is_the_mean_over_noise():
     rng = np.random.default_rng(0)
     W, a = rng.standard_normal((6, 12)) * 0.4, np.tile([1.0, -1.0], 3) / math.sqrt(6)
     W[5, 2:] = 0.0  # a neuron within the plane
-    grid, values = np.array([-3.0, 0.0, 2.0]), np.empty((3, 3))
+    grid, values, mirrored = np.array([-3.0, 0.0, 2.0]), np.empty((3, 3)), np.empty((4, 4))
     kernels.decision_map(a, W[:, :2].copy(), (W**2).sum(1), grid, values)
+    both, every = np.array([-3.0, -2.0, 2.0, 3.0]), np.empty((5, 5))
+    kernels.decision_map(a, W[:, :2].copy(), (W**2).sum(1), both, mirrored)
+    kernels.decision_map(a, W[:, :2].copy(), (W**2).sum(1), np.append(both, 4.0), every)
+    assert np.allclose(mirrored, every[:4, :4], rtol=0, atol=1e-13), "half of a symmetric grid tells the other half"
     noise = rng.standard_normal((40_000, 10)) @ W[:, 2:].T
     for k in range(3):
         for col in range(3):
@@ -169,7 +173,8 @@ def test_a_silent_neuron_never_moves_and_dead_signs_are_seen():
     H, C, f = np.array([[0.0, -1.0], [1.0, 2.0]]), np.zeros((2, 2)), np.empty(2)
     kernels.outputs(a, H, f)
     scratch, sides = np.empty((2, 4)), (np.array([0]), np.array([1]))
-    args = (np.eye(2), np.empty((2, 0)), np.array([0.5, -0.5]), 1, 1.0, *scratch, f, np.zeros(1, np.uint8))
+    bounds = np.array([1, 1, 1])
+    args = (np.eye(2), np.empty((2, 0)), np.array([0.5, -0.5]), bounds, 1.0, *scratch, f, np.zeros(1, np.uint8))
     assert kernels.update(H, C, a, sides, *args)
     assert np.array_equal(H[0], [0.0, -1.0]) and np.array_equal(C[0], [0.0, 0.0]), "relu'(0) = 0"
     assert np.array_equal(C[1], [-0.25, 0.25]) and np.array_equal(H[1], [0.75, 2.25])
@@ -178,17 +183,20 @@ def test_a_silent_neuron_never_moves_and_dead_signs_are_seen():
 
 @pytest.mark.parametrize("m, n", [(5, 3), (64, 40), (200, 100), (70, 255), (300, 256), (513, 300)])
 @pytest.mark.parametrize("factored", [False, True])
-@pytest.mark.parametrize("strays", [0.0, 0.05, 0.5])
+@pytest.mark.parametrize("strays", [(0.0, 0.0), (0.05, 0.05), (0.05, 0.4), (0.5, 0.0)])
 @pytest.mark.parametrize("in_order", [True, False])
 def test_a_step_in_blocks_is_the_whole_step_and_its_outputs_are_those_of_all_neurons(m, n, factored, strays, in_order):
-    """Whether neurons are silent on most points of the other label or not, and in whatever order the points come."""
+    """Few or many neurons active on points of the other label, clean and flipped, and points in whatever order."""
     rng = np.random.default_rng(m)
     a, pull = rng.choice([-1.0, 1.0], m) / math.sqrt(m), rng.standard_normal(n)
+    y, flipped = rng.choice([-1.0, 1.0], n), rng.random(n) < 0.2
+    order = gram.in_order(y, flipped)
+    y, flipped = y[order], flipped[order]
     H, C, f = rng.standard_normal((m, n)), rng.standard_normal((m, n)), np.empty(n)
-    positive = n // 3
-    other = (a > 0)[:, None] == (np.arange(n) >= positive)[None, :]
-    H = np.where(other & (rng.random((m, n)) >= strays), -np.abs(H), np.where(other, np.abs(H), H))
-    sides = np.nonzero(a > 0)[0], np.nonzero(a < 0)[0]
+    other = np.sign(a)[:, None] != y
+    silent = other & (rng.random((m, n)) >= np.where(flipped, strays[1], strays[0]))
+    H = np.where(silent, -np.abs(H), np.where(other, np.abs(H), H))
+    sides, bounds = (np.nonzero(a > 0)[0], np.nonzero(a < 0)[0]), kernels.bounds_of(y, flipped)
     if not in_order:
         H = H[:, rng.permutation(n)].copy()
     factor = rng.standard_normal((n, 2)) if factored else np.empty((n, 0))
@@ -197,17 +205,23 @@ def test_a_step_in_blocks_is_the_whole_step_and_its_outputs_are_those_of_all_neu
     wanted_H, wanted_C = H + D @ K, C + D
     block = kernels.block_of(m, n)
     assert 1 <= block <= m and (block == m or 2.0 * block * n**2 <= 4e8)
-    counted = [kernels.strays(H, some, *own) for some, own in zip(sides, ((0, positive), (positive, n)), strict=True)]
-    if in_order:
-        assert counted == [np.sum(other[some] & (H[some] > 0)) for some in sides]
     scratch = np.empty((2, block * n))
-    args = (sides, K, factor, pull, positive, 0.1, *scratch, f)
+    args = (sides, K, factor, pull, bounds, 0.1, *scratch, f)
     assert kernels.update(H, C, a, *args, np.zeros(1, np.uint8))
     assert np.allclose(H, wanted_H, rtol=0, atol=1e-12) and np.allclose(C, wanted_C, rtol=0, atol=1e-15)
     again = np.empty(n)
     kernels.outputs(a, H, again)
     assert np.allclose(f, again, rtol=0, atol=1e-12)
     assert not kernels.update(H, C, a, *args, np.ones(1, np.uint8))
+
+
+def test_points_in_order_have_their_bounds():
+    y, flipped = np.array([-1.0, 1.0, -1.0, 1.0, 1.0, -1.0]), np.array([0, 1, 1, 0, 0, 0], bool)
+    order = gram.in_order(y, flipped)
+    assert order.tolist() == [3, 4, 1, 2, 0, 5]
+    assert kernels.bounds_of(y[order], flipped[order]).tolist() == [2, 3, 4]
+    H = np.array([[-1.0, 1.0, 1.0, -1.0], [-1.0, 1.0, -1.0, -1.0]])
+    assert kernels.many(H, np.array([0, 1]), 1, 3) and not kernels.many(H, np.array([0, 1]), 3, 4)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e12, 1e-12])
