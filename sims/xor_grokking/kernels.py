@@ -116,18 +116,7 @@ def update(H, C, a, sides, K, factor, pull, bounds, rate, D, moved, f, cancel):
             if cancel[0] != 0:
                 return False
             some = neurons[start : start + block]
-            if side == 0:
-                first, last = 0, bounds[1]
-                if many(H, some, last, bounds[2]):
-                    last = bounds[2]
-                sparse = not many(H, some, last, n)
-            else:
-                first, last = bounds[1], n
-                if many(H, some, bounds[0], first):
-                    first = bounds[0]
-                sparse = not many(H, some, 0, first)
-            if factor.shape[1] > 0 or not sparse:
-                first, last = 0, n
+            first, last = (0, n) if factor.shape[1] > 0 else multiplied(H, some, side, bounds)
             width = last - first
             pulled = D[: some.size * width].reshape(some.size, width)
             shift = moved[: some.size * n].reshape(some.size, n)
@@ -154,6 +143,17 @@ def update(H, C, a, sides, K, factor, pull, bounds, rate, D, moved, f, cancel):
                     h[i] += row[i]
                     f[i] += sign * (h[i] if h[i] > 0.0 else 0.0)
     return True
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def multiplied(H, neurons, side, bounds):
+    """The points, from first to last, with which a block of neurons of one sign (0 for +) is multiplied."""
+    n = H.shape[1]
+    if side == 0:
+        last = bounds[2] if many(H, neurons, bounds[1], bounds[2]) else bounds[1]
+        return 0, n if many(H, neurons, last, n) else last
+    first = bounds[0] if many(H, neurons, bounds[0], bounds[1]) else bounds[1]
+    return 0 if many(H, neurons, 0, first) else first, n
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
