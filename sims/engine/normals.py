@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 FEW = 4096  # up to which NumPy has them drawn before a compiled loop has begun
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _fill(rng: Any, out: Any) -> None:
     for i in range(out.size):
         out[i] = rng.standard_normal()
