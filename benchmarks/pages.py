@@ -47,10 +47,8 @@ WHY_FIRST = (
 )
 WHY_SLIDER = (
     "Profiled: for each answer the browser works 0.3 to 0.5 s, most of it React's update of some seventy elements, on "
-    "the two hardware threads that also compute; towards the end of its slider a run of XOR is half a second of matrix "
-    "products at the machine's own rate, and for layers of less than five dimensions a picture of linear attention "
-    "has ten runs of its own. What is at hand is drawn in 0.2 to 0.3 s. Runs are computed in processes of their own, "
-    "which leave the interpreter to the page: 0.56, 0.97, 0.85 and 0.62 s of the four labs before."
+    "the two hardware threads that also compute; towards the end of its slider a run of XOR is half a second of "
+    "processor time, nearly all of it matrix products. What is at hand is drawn in 0.2 to 0.3 s."
 )
 
 

@@ -5,7 +5,7 @@
 All take full-batch steps on the same points from the same start, and their outputs on the training points are compared.
 The rivals use the same identity as the kernel, so that none of them knows the dimension; *brute force* trains all
 weights in R^p by two products a step, with what is large preallocated. The limit of a step is its one product of
-2 m n² operations by dgemm.
+2 m n² operations by dgemm; the kernel does not multiply what it knows to be zero, and so may be above it.
 """
 
 import sys

@@ -88,7 +88,7 @@ def brute_steps(params: XorGrokkingParams, X: Array, W: Array, y: Array, a: Arra
 
 
 def gram_steps(params: XorGrokkingParams, K: Array, H: Array, y: Array, a: Array) -> Steps:
-    """The kernel's step: one product of 2 m n^2 operations, whatever the dimension."""
+    """The kernel's step: a product of 2 m n^2 operations or less, whatever the dimension."""
     m, n = H.shape
     order = gram.in_order(y, np.zeros(n, bool))
     H, K, y = H[:, order].copy(), K[np.ix_(order, order)], y[order]

@@ -132,6 +132,8 @@ class Tab:
         return await self.rest()
 
     def _request(self, fragment: str = "") -> BackMsg:
+        while len(self._kept) > KEPT:  # only now: what a request names may be referred to until it is answered
+            del self._kept[next(iter(self._kept))]
         message = BackMsg()
         request = message.rerun_script
         request.query_string, request.page_name = self.query, self.page
@@ -165,8 +167,6 @@ class Tab:
             return known
         if message.metadata.cacheable and message.hash:
             self._kept[message.hash] = message
-            while len(self._kept) > KEPT:
-                del self._kept[next(iter(self._kept))]
         return message
 
     async def rest(self) -> Answer:
