@@ -47,8 +47,8 @@ WHY_FIRST = (
 )
 WHY_SLIDER = (
     "Profiled: for each answer the browser works 0.3 to 0.5 s, most of it React's update of some seventy elements, on "
-    "the two hardware threads that also compute; towards the end of its slider a run of XOR is half a second of "
-    "processor time, nearly all of it matrix products. What is at hand is drawn in 0.2 to 0.3 s."
+    "the two hardware threads that also compute; towards the end of its slider a run of linear attention is a third of "
+    "a second of processor time, and its drawing three quarters of a megabyte. What is at hand is drawn in 0.2 to 0.3 s."
 )
 
 
