@@ -157,6 +157,12 @@ def multiplied(H, neurons, side, bounds):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def sides_of(a):
+    """The neurons with a_j > 0, and the others."""
+    return np.nonzero(a > 0.0)[0], np.nonzero(a <= 0.0)[0]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def bounds_of(y, flipped):
     """(3,) places of `update`: where the flipped points of label +1 begin, label -1 begins, its flipped ones end."""
     found = np.zeros(3, np.int64)
@@ -366,8 +372,7 @@ def simulate(
     f, pull = np.empty(n), np.empty(n)
     block = block_of(m, n)
     D, moved = np.empty(block * n), np.empty(block * n)
-    sides = np.nonzero(a > 0.0)[0], np.nonzero(a <= 0.0)[0]
-    bounds = bounds_of(y, flipped)
+    sides, bounds = sides_of(a), bounds_of(y, flipped)
     f_test = np.empty(cross.shape[0])
     scale = 1.0 / (rate * np.max(np.abs(a)))  # the largest step of C is half of its inverse
     single, start, magnitude = in_single(a, cross, T0, scale)

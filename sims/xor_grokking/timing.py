@@ -90,11 +90,12 @@ def brute_steps(params: XorGrokkingParams, X: Array, W: Array, y: Array, a: Arra
 def gram_steps(params: XorGrokkingParams, K: Array, H: Array, y: Array, a: Array) -> Steps:
     """The kernel's step: a product of 2 m n^2 operations or less, whatever the dimension."""
     m, n = H.shape
-    order = gram.in_order(y, np.zeros(n, bool))
+    none_flipped = np.zeros(n, bool)
+    order = gram.in_order(y, none_flipped)
     H, K, y = H[:, order].copy(), K[np.ix_(order, order)], y[order]
     C, f, pull = np.zeros((m, n)), np.empty(n), np.empty(n)
     scratch = [np.empty(kernels.block_of(m, n) * n) for _ in range(2)]
-    sides, bounds = (np.nonzero(a > 0.0)[0], np.nonzero(a <= 0.0)[0]), kernels.bounds_of(y, np.zeros(n, bool))
+    sides, bounds = kernels.sides_of(a), kernels.bounds_of(y, none_flipped)
     rate, no_factor, cancel = params.learning_rate / n, np.empty((n, 0)), np.zeros(1, np.uint8)
 
     def run(steps: int) -> Array:
