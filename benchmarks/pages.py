@@ -46,9 +46,10 @@ WHY_FIRST = (
     "and Vega's scripts, 5 MB, drawn in software on the cores that also serve."
 )
 WHY_SLIDER = (
-    "Profiled: for each answer the browser works 0.3 to 0.5 s, most of it React's update of some seventy elements, on "
-    "the two hardware threads that also compute; towards the end of its slider a run of linear attention is a third of "
-    "a second of processor time, and its drawing three quarters of a megabyte. What is at hand is drawn in 0.2 to 0.3 s."
+    "Profiled: for each answer the browser works 0.3 to 0.5 s, most of it React's update of some seventy elements, "
+    "on the two hardware threads that also compute; towards the end of its slider a run of linear attention is a third "
+    "of a second of processor time, and its drawing three quarters of a megabyte. What is at hand is drawn in 0.2 to "
+    "0.3 s."
 )
 
 
