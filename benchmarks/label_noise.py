@@ -17,8 +17,8 @@ import numpy as np
 from numba import njit
 from numpy.random import Generator, Philox
 
+from sims.engine.simd import WIDTH, load, spread, store, store_totals
 from sims.label_noise.kernels import ALGORITHMS, NORM_SQ_LIMIT, SCHEDULES, SERIES, simulate
-from sims.label_noise.lanes import WIDTH, load, spread, store, store_totals
 
 from .contest import OURS, Limit, best_ratio, contest, find, growth, one_core, rate_of
 from .report import Goal, Section, run_alone

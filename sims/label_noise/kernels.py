@@ -20,7 +20,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .lanes import WIDTH, any_sign, fused, load, signs, spread, squared, store, store_totals, total
+from ..engine.simd import WIDTH, aligned, any_sign, fused, load, signs, spread, squared, store, store_totals, total
 
 ALGORITHMS = {
     "gd": 0,
@@ -107,14 +107,6 @@ def norm_sq(u, w):
     for j in range(u.size):
         total += u[j] * u[j] + w[j] * w[j]
     return total
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def aligned(size):
-    """Zeros (size,) that begin at a cache line: a vector that straddles two of them takes twice as long to load."""
-    room = np.zeros(size + WIDTH)
-    first = (-room.ctypes.data % 64) // 8
-    return room[first : first + size]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -6,6 +6,7 @@ Mahankali, Hashimoto & Ma 2024. Its population loss is a polynomial in the weigh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -55,6 +56,7 @@ STREAMS = stream_table(
 FRAME_SIZE = 16  # rows and columns of the effective matrix that are kept of each frame
 DIAGONAL = 16  # entries of its diagonal that are kept of every recorded step
 MOST_UNKNOWNS = 12  # coordinates of a finite training set solved by least squares, which has dim^2 unknowns
+FEWEST_IN_LANES = 8  # dimensions from which rows of a whole layer are trained eight numbers at a time
 DENSE_UP_TO = 60  # sizes of finite training sets that are all recorded
 
 _SAMPLED = {"training": ("sgd", "adam")}
@@ -311,6 +313,12 @@ class LinearAttentionParams(Params):
         return self.is_active("layers") and self.layers > 1
 
     @property
+    def in_lanes(self) -> bool:
+        """Whether the exact gradient trains a whole layer in so many dimensions that its rows fill lanes."""
+        moving = self.training == "exact_gradient" and self.init != "balanced"
+        return moving and self.model == "full" and self.dim >= FEWEST_IN_LANES
+
+    @property
     def moments_known(self) -> bool:
         """Whether the prompts are Gaussian with linear labels, so that they need not be drawn one example at a time."""
         return self.teacher == "linear" and self.covariates == "gaussian"
@@ -451,21 +459,25 @@ def counts(params: LinearAttentionParams) -> dict[str, float]:
     d, n, found = float(params.dim), params.context_length, dict.fromkeys(_PROBES, 0.0)
     tested_n = params.test_law.n
     recorded = len(recorded_steps(params))
+    literal = d**3 + 10.0 * d * d if params.model == "literal" else 0.0
     if params.training == "exact_gradient":
         commuting = params.init == "balanced" and params.model != "literal"
-        per_step = 4.0 * d + 10 if commuting else 6.0 * d * d + 20 * d + 40
-        if params.model == "literal":
-            per_step += 8.0 * d**3
-        found["exact"] = params.steps * per_step
+        if params.in_lanes:
+            found["lanes"] = params.steps * (d * math.ceil(d / 8) + 4.0)
+        elif commuting:
+            found["exact"] = params.steps * (4.0 * d + 10)
+        elif params.has_even_blocks:
+            found["exact"] = params.steps * (6.0 * d * d + 20 * d + 40 + literal)
+        else:
+            found["exact"] = params.steps * (2.0 * d * d + 20 * d + 60)
     elif params.training == "finite_prompts":
         rows = d * d + params.n_prompts / recorded
         found["least_squares"] = recorded * (rows * d**4 + 20.0 * d**6 + 3e4) + params.n_prompts * d**4
         found["useful"] = 10.0 * params.n_prompts * (5.0 * d + 20)
     else:
         kind, unit = _draws(params, n, params.has_even_blocks)
-        extra = 8.0 * d**3 if params.model == "literal" else 0.0
         found[kind] += (params.steps + 1.0) * params.batch * unit
-        found["exact"] += params.steps * (6.0 * d * d + extra + 100)
+        found["exact"] += params.steps * (6.0 * d * d + literal + 100)
     kind, unit = _draws(params, tested_n, params.has_even_blocks and not params.population)
     found[kind] += params.n_test * unit
     return found
@@ -486,7 +498,7 @@ def _draws(params: LinearAttentionParams, n: int, even: bool) -> tuple[str, floa
         return "stack", 10.0 * (d**3 / 3.0 + layers + 20.0 * d)
     if even:
         return "all_blocks", 10.0 * (10.0 * d + 60.0 + d * d / 2.0)
-    return "useful", 10.0 * (5.0 * d + 20.0 + d * d / 2.0)
+    return "useful", 10.0 * (5.0 * d + 20.0 + d * d / 20.0)
 
 
 def work(params: LinearAttentionParams) -> Work:
@@ -509,7 +521,7 @@ def work(params: LinearAttentionParams) -> Work:
     )
 
 
-_PROBES = ("exact", "useful", "all_blocks", "explicit", "stack", "least_squares")
+_PROBES = ("exact", "lanes", "useful", "all_blocks", "explicit", "stack", "least_squares")
 MOST_FLOWS = 4  # starts from which a flow is integrated for the chalk line of the loss
 
 
@@ -545,6 +557,7 @@ def probes() -> Mapping[str, Callable[[], float]]:
     sampled = {"training": "adam", "batch": 256, "steps": 40, **few}
     return {
         "exact": run("exact", steps=20_000, **few),
+        "lanes": run("lanes", dim=12, steps=10_000, **few),
         "useful": run("useful", model="reduced", **sampled),
         "all_blocks": run("all_blocks", **sampled),
         "explicit": run("explicit", model="reduced", covariates="rademacher", **sampled),

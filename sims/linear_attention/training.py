@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import Monitor, generator
-from . import finite, kernels, prompts, sampled
+from . import descent, finite, kernels, prompts, sampled
 from .lab import STREAMS, LinearAttentionParams
 
 Array = NDArray[np.float64]
@@ -52,10 +52,14 @@ def train(
     first = np.zeros(0) if params.stacked else blocks_of(params, theta)
     recording = (step, frame_step, diagonal, frames)
     if params.training == "exact_gradient":
-        status, last = kernels.descend(
-            chart, skip, lam, t, law.n, law.noise_var, params.attention_scale, theta, params.learning_rate,
-            params.steps, *recording, *monitor,
+        training = (
+            skip, lam, t, law.n, law.noise_var, params.attention_scale, theta, params.learning_rate, params.steps,
+            *recording, *monitor,
         )  # fmt: skip
+        if params.in_lanes:
+            status, last = descent.descend_full(*training)
+        else:
+            status, last = kernels.descend(chart, *training)
     else:
         status, last = sampled.train_on_batches(
             chart, skip, params.layers if params.stacked else 1, params.training == "adam",

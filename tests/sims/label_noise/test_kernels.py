@@ -2,17 +2,16 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 from itertools import product
 from time import monotonic, sleep
 
 import numpy as np
 import pytest
-from numba import njit
 
+from sims.engine.simd import WIDTH
 from sims.label_noise import kernels
 from sims.label_noise.kernels import ALGORITHMS, SCHEDULES, SERIES, STATUS, log_walk, poll_interval, simulate
-from sims.label_noise.lanes import WIDTH, load, squared, store, store_totals, total
+from tests.simd import lane_total, rounded_once
 from theory.mirror import projection
 
 
@@ -374,25 +373,6 @@ def test_a_dot_product_of_every_length():
         assert kernels.dot(*padded) == pytest.approx(x @ b, abs=1e-12)
 
 
-def test_squares_are_exact_or_nothing():
-    """No square is subnormal: with such numbers a step takes seven times as long."""
-
-    @njit
-    def squares(x, out):
-        for j in range(0, x.size, WIDTH):
-            store(out, j, squared(load(x, j)))
-
-    edge = 2.0**-511
-    x = np.array([0.0, -0.0, edge, -edge, np.nextafter(edge, 0), -np.nextafter(edge, 0), 5e-324, -1e-160])
-    x = np.concatenate([x, [1.0, -3.7, 1e-150, 1e200, np.inf, -np.inf, np.nan, 2e-154]])
-    out = np.empty_like(x)
-    squares(x, out)
-    with np.errstate(over="ignore", under="ignore"):
-        expected = np.where(np.abs(x) < edge, 0.0, x * x)
-    np.testing.assert_array_equal(out, expected)
-    assert not np.any((out > 0) & (out < np.finfo(float).tiny))
-
-
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("algorithm", ["gd_label_noise", "minibatch_noise", "sgd", "sgd_label_noise"])
 def test_what_is_told_of_weights_with_subnormal_squares_is_exact(algorithm, signed):
@@ -415,26 +395,6 @@ def test_what_is_told_of_weights_with_subnormal_squares_is_exact(algorithm, sign
     np.testing.assert_allclose(out["records"][exact], records[exact], rtol=1e-9, atol=1e-15)
     np.testing.assert_allclose(out["frames"], betas, rtol=1e-9, atol=1e-320)
     np.testing.assert_allclose(out["u"], u_end, rtol=1e-9)
-
-
-def test_vectors_begin_at_a_cache_line():
-    arrays = [kernels.aligned(size) for size in range(1, 40)]
-    assert all(array.ctypes.data % 64 == 0 and not array.any() for array in arrays)
-
-
-@np.vectorize
-def rounded_once(a, b, c):
-    """a*b + c by exact fractions; a fraction becomes the nearest float."""
-    return float(Fraction(a) * Fraction(b) + Fraction(c))
-
-
-def lane_total(row, beta):
-    """<row, beta> in the order that the kernels promise, in NumPy."""
-    lanes = np.zeros(WIDTH)
-    for first in range(0, row.size, WIDTH):
-        lanes = rounded_once(row[first : first + WIDTH], beta[first : first + WIDTH], lanes)
-    s = lanes[:4] + lanes[4:]
-    return (s[0] + s[1]) + (s[2] + s[3])
 
 
 @pytest.mark.parametrize(("n", "d"), list(product((1, 2, 3, 4, 5, 9), (1, 2, 4, 7, 8, 9, 16, 27))))
@@ -462,20 +422,6 @@ def test_both_products_have_their_values_and_their_order(n, d):
         for row in range(i, i + kernels.ROWS):
             expected = rounded_once(pull[row], wide[row], expected)
     assert np.array_equal(G, expected)
-
-
-@njit
-def lanes_end(x, out):
-    """What `total` gives alone beside what `store_totals` gives for four at once."""
-    a, b, c, d = load(x, 0), load(x, WIDTH), load(x, 2 * WIDTH), load(x, 3 * WIDTH)
-    store_totals(out, 0, a, b, c, d)
-    return total(a), total(b), total(c), total(d)
-
-
-def test_totals_are_added_in_one_order():
-    x, out = np.random.default_rng(0).standard_normal(4 * WIDTH), np.empty(4)
-    alone = lanes_end(x, out)
-    assert tuple(out) == alone == tuple(lane_total(part, np.ones(WIDTH)) for part in x.reshape(4, WIDTH))
 
 
 def test_log_walk_is_the_product_of_its_factors():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sims.linear_attention import finite, kernels, population, prompts, sampled
+from sims.linear_attention import descent, finite, kernels, population, prompts, sampled
 
 GAUSSIAN, LINEAR = prompts.COVARIATES["gaussian"], prompts.TEACHERS["linear"]
 
@@ -207,6 +207,38 @@ def test_descent_is_the_plain_loop(chart):
     assert records[4, -1] == pytest.approx(np.linalg.norm(blocks[-2 * d : -d]), rel=1e-10, abs=1e-14)
     np.testing.assert_allclose(diag[-1], np.diag(Q), rtol=1e-9)
     np.testing.assert_array_equal(np.diagonal(frames, axis1=1, axis2=2), diag[:2])
+
+
+@pytest.mark.parametrize(
+    ("skip", "scale", "rate", "steps", "cancel"),
+    [
+        (False, 1.0, 1e-4, 300, 0),
+        (True, 0.05, 1e-3, 300, 0),
+        (True, 1.0, 3e-2, 300, 0),  # diverges
+        (False, 1.0, 1e-4, 300, 1),
+    ],
+)
+@pytest.mark.parametrize("d", [1, 5, 8, 9, 16, 21])
+def test_in_lanes_a_descent_is_the_same_to_the_bit(d, skip, scale, rate, steps, cancel):
+    rng = np.random.default_rng(d)
+    lam, t = rng.uniform(0.5, 2, d), rng.uniform(0.5, 2, d)
+    theta = 0.1 * rng.standard_normal(size(d))
+    if not skip:
+        theta[-d:] = 0.0
+    expected, found = theta.copy(), theta.copy()
+    plain = descend("full", lam, t, expected, rate, steps, scale=scale, skip=skip, cancel=cancel)
+    at, flags = plain[-1], (np.full(1, cancel, np.uint8), np.zeros(1, np.int64))
+    own = np.empty((5, len(at))), np.empty((len(at), d)), np.empty((2, d, d))
+    records, diag, frames = own
+    done = descent.descend_full(
+        skip, lam, t, 6, 0.2, scale, found, rate, steps, at, at[:2], diag, frames, *flags, records
+    )
+    assert done == plain[0] and done[0] == (
+        kernels.CANCELLED if cancel else kernels.DIVERGED if rate > 1e-2 else kernels.DONE
+    )
+    assert flags[1][0] == done[1]
+    for one, other in zip((found, *own), (expected, *plain[1:4]), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("separate", [False, True])

@@ -9,7 +9,9 @@ are contiguous, and indices within them.
 
 import operator
 
+import numpy as np
 from llvmlite import ir
+from numba import njit
 from numba.core import types
 from numba.extending import intrinsic, models, overload, register_model
 
@@ -34,7 +36,9 @@ class LanesModel(models.PrimitiveModel):
         super().__init__(manager, kind, VECTOR)
 
 
-def _pointer(context, builder, kind, array, index, pointee):
+def _pointer(context, builder, kind, place, pointee):
+    """To the numbers at `place`, an array and an index in it."""
+    array, index = place
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), pointee.as_pointer())
 
@@ -54,7 +58,7 @@ def load(typing, x, j):
     """x[j : j + WIDTH]"""
 
     def code(context, builder, signature, args):
-        return builder.load(_pointer(context, builder, x, *args, VECTOR), align=8)
+        return builder.load(_pointer(context, builder, x, args, VECTOR), align=8)
 
     return lanes(x, types.intp), code
 
@@ -64,7 +68,7 @@ def store(typing, x, j, a):
     """x[j : j + WIDTH] = a"""
 
     def code(context, builder, signature, args):
-        builder.store(args[2], _pointer(context, builder, x, *args[:2], VECTOR), align=8)
+        builder.store(args[2], _pointer(context, builder, x, args[:2], VECTOR), align=8)
         return context.get_dummy_value()
 
     return types.void(x, types.intp, a), code
@@ -107,7 +111,7 @@ def store_totals(typing, x, i, a, b, c, d):
         ab, cd = pairs(a, b), pairs(c, d)
         low, high = (_shuffle(builder, ab, cd, order) for order in ((0, 1, 4, 5), (2, 3, 6, 7)))
         totals = builder.fadd(low, high)
-        builder.store(totals, _pointer(context, builder, x, *args[:2], totals.type), align=8)
+        builder.store(totals, _pointer(context, builder, x, args[:2], totals.type), align=8)
         return context.get_dummy_value()
 
     return types.void(x, types.intp, a, b, c, d), code
@@ -186,7 +190,7 @@ def _multiplied(typing, a, b):
 @overload(operator.iadd)
 def _add(a, b):
     if isinstance(a, Lanes) and isinstance(b, Lanes):
-        return lambda a, b: _added(a, b)
+        return lambda a, b: _added(a, b)  # type: ignore[call-arg]
 
 
 @intrinsic
@@ -197,10 +201,18 @@ def _subtracted(typing, a, b):
 @overload(operator.sub)
 def _subtract(a, b):
     if isinstance(a, Lanes) and isinstance(b, Lanes):
-        return lambda a, b: _subtracted(a, b)
+        return lambda a, b: _subtracted(a, b)  # type: ignore[call-arg]
 
 
 @overload(operator.mul)
 def _multiply(a, b):
     if isinstance(a, Lanes) and isinstance(b, Lanes):
-        return lambda a, b: _multiplied(a, b)
+        return lambda a, b: _multiplied(a, b)  # type: ignore[call-arg]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def aligned(size):
+    """Zeros (size,) that begin at a cache line: a vector that straddles two of them takes twice as long to load."""
+    room = np.zeros(size + WIDTH)
+    first = (-room.ctypes.data % 64) // 8
+    return room[first : first + size]
