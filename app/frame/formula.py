@@ -191,10 +191,9 @@ _mount = component(
 )
 
 
-def formulas(lab_id: str, items: Sequence[Shown], present: bool = False) -> None:
-    """Draw formulas; whoever points at a slider sees its symbols, and at a symbol its slider."""
-    data = {"lab": lab_id, "present": present, "html": "".join(map(as_html, items))}
-    _mount(key=f"formulas/{lab_id}", data=data)
+def formulas(lab_id: str, drawn: str, present: bool = False) -> None:
+    """Show formulas drawn by `as_html`; whoever points at a slider sees its symbols, and at a symbol its slider."""
+    _mount(key=f"formulas/{lab_id}", data={"lab": lab_id, "present": present, "html": drawn})
 
 
 def as_html(item: Shown) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode, urlsplit
 
 import streamlit as st
 
-from sims.engine import BadInput, Lab, Params, TooLarge, get_lab
+from sims.engine import BadInput, Lab, Params, Run, TooLarge, get_lab
 from sims.engine.budget import describe_seconds
 from sims.engine.jobs import Job
 from sims.engine.params import Value, canonical_json
@@ -18,7 +18,7 @@ from sims.engine.params import Value, canonical_json
 from . import confirmed, look
 from .axes import ranges_of
 from .form import form
-from .formula import Formula, formulas, shown
+from .formula import Formula, as_html, formulas, shown
 from .labels import on_lines
 from .options import DIFFERENCE, REPLICATES, SHOWN, Options, decode_options, encode_options
 from .pictures import X_AXES, Picture, band_words, by_clock, overlay_preview
@@ -472,9 +472,16 @@ def _draw(view: View, pictures: Sequence[Picture], identity: str) -> None:
 
 def _formulas(view: View, story: Story) -> None:
     """The lab's formulas with the numbers of the run in focus, the parameter changed last in colour."""
-    if speaking := shown(story.formulas, view.focus, st.session_state.get(f"changed/{view.lab.id}")):
+    changed = st.session_state.get(f"changed/{view.lab.id}")
+    if speaking := _speaking(view.focus.key, changed, story.formulas, view.focus):
         st.header("What the theory says, in numbers")
         formulas(view.lab.id, speaking, view.present)
+
+
+@st.cache_resource(max_entries=DRAWN, show_spinner=False)
+def _speaking(key: str, changed: str | None, _formulas: Sequence[Formula], _run: Run) -> str:
+    """The formulas that speak of a run, as HTML, remembered by the run's key: a class looks at the same runs."""
+    return "".join(map(as_html, shown(_formulas, _run, changed)))
 
 
 def _offer(lab: Lab, picture: Picture, missing: list[Params]) -> None:

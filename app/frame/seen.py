@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import streamlit as st
 
-from sims.engine import Params, get_lab
+from sims.engine import Lab, Params, Run, get_lab
 from sims.engine.describe import caption
 from sims.engine.errors import DamagedRun
 from sims.engine.export import export
@@ -72,11 +72,17 @@ def note(view: View, metric: str) -> None:
                 metrics={name: metric.mean for name, metric in run.metrics.items()},
                 wall_s=run.wall_s,
                 computed=not run.cached,
-                picture=thumbnail(view.lab, run, metric, view.x == "log_step"),
+                picture=_thumbnail(run.key, metric, view.x == "log_step", view.lab, run),
             )
     excess = len(held) - MOST
     for key in [key for key, one in held.items() if not one.name][: max(0, excess)]:
         del held[key]
+
+
+@st.cache_resource(max_entries=MOST, show_spinner=False)
+def _thumbnail(key: str, metric: str, log_x: bool, _lab: Lab, _run: Run) -> str:
+    """A run's small picture, remembered by its key: a class looks at the same runs."""
+    return thumbnail(_lab, _run, metric, log_x)
 
 
 def seen() -> list[Seen]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import pandas as pd
+import pyarrow as pa
 import streamlit as st
 
 from sims.engine import Verdict
@@ -28,12 +29,13 @@ def verdict_table(verdicts: Sequence[Verdict]) -> None:
         st.info("No claim speaks of this kind of run.")
         return
     with st.container(key="verdicts"):
-        st.table(_rows(tuple(verdicts)), border="horizontal")
+        st.table(_rows(tuple(verdicts)), border="horizontal", hide_index=False)
     st.caption(MEANING)
 
 
 @lru_cache(maxsize=256)  # of many tabs that look at one run
-def _rows(verdicts: tuple[Verdict, ...]) -> pd.DataFrame:
+def _rows(verdicts: tuple[Verdict, ...]) -> pa.Table:
+    """As Arrow has it, which is what a browser is sent."""
     rows = [
         {
             "verdict": BADGES[verdict.verdict],
@@ -44,7 +46,7 @@ def _rows(verdicts: tuple[Verdict, ...]) -> pd.DataFrame:
         }
         for verdict in verdicts
     ]
-    return pd.DataFrame(rows).set_index("verdict")
+    return pa.Table.from_pandas(pd.DataFrame(rows).set_index("verdict"), nthreads=1)
 
 
 def number(value: float | None) -> str:
