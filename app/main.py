@@ -6,10 +6,10 @@ from __future__ import annotations
 # only pages need.
 if __name__ == "__main__":
     from functools import partial
-    from pathlib import Path
 
     import streamlit as st
 
+    from app.frame.look import ICON
     from app.frame.page import lab_page
     from app.frame.stage import STAGE
     from app.home import home
@@ -21,7 +21,7 @@ if __name__ == "__main__":
     from sims import all_labs
 
     with STAGE.taken():
-        st.set_page_config(page_title="Chalkline", page_icon=str(Path(__file__).with_name("icon.png")), layout="wide")
+        st.set_page_config(page_title="Chalkline", page_icon=ICON, layout="wide")
 
         pages = {
             lab.id: st.Page(partial(lab_page, lab.id, frame.asked_instead), title=lab.title, url_path=lab.id)

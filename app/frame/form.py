@@ -116,5 +116,6 @@ def _words(choice: str) -> str:
     return choice.replace("_", " ")
 
 
+@lru_cache(maxsize=4096, typed=True)  # Streamlit asks for every value of a slider, several times over
 def _shown(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else format_value(value)

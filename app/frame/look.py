@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from pathlib import Path
+
 import streamlit as st
+
+# In the address itself: a file would be read, and kept among the pages' media, each time that a page is drawn.
+ICON = "data:image/png;base64," + b64encode((Path(__file__).parents[1] / "icon.png").read_bytes()).decode()
 
 _PROJECTOR = """
 <style>
