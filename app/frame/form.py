@@ -98,9 +98,13 @@ def log_grid(field: Field, value: float) -> list[float]:
     return sorted(v for v in values if low <= v <= high)
 
 
-@lru_cache(maxsize=512)
 def offered(params: Params, name: str) -> list[float]:
     """The grid of a field's slider; of whole numbers, those that these params allow beside their other values."""
+    return _offered(params.model_copy(update={"seed": 0}), name)
+
+
+@lru_cache(maxsize=512)  # for all seeds at once: no rule speaks of them, and each student has one
+def _offered(params: Params, name: str) -> list[float]:
     field, value = params.fields()[name], getattr(params, name)
     grid = log_grid(field, value)
     if field.kind != "int":

@@ -123,7 +123,7 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
         pictures = confirmed.lay_over(module, view, pictures, report)
     st.session_state[f"ranges/{lab.id}"] = {one.id: ranges for one in pictures if (ranges := ranges_of(one.spec))}
     identity = _identity(view, options) + (report["created"] if report is not None else "")
-    _draw(view, _named(identity, pictures) if view.present else pictures, identity)
+    _draw(view, _named(identity=identity, _pictures=pictures) if view.present else pictures, identity)
     if look.embedded():
         return
     for sentence in unmet(pictures, options):
@@ -135,7 +135,7 @@ def lab_page(lab_id: str, instead: Callable[[View], bool] = lambda view: False) 
     st.header("Does the theory hold here?")
     verdict_table(view.focus.claims)
     if report is not None:
-        figures = confirmed.figures(lab.id, report["created"], report)
+        figures = confirmed.figures(lab_id=lab.id, created=report["created"], _report=report)
         confirmed.show(view, report, figures)
         pictures = [*pictures, *figures]
     many = len(view.runs) > 1
@@ -422,7 +422,8 @@ def _pictures(module: object, view: View, options: Options) -> list[Picture]:
     remembered = f"needs/{view.lab.id}"
     found, _ = fetch(view.lab, st.session_state.get(remembered, ()))
     view = replace(view, fetched=found)
-    pictures = _declared(_identity(view, options), module, view, options)
+    # By name: Streamlit reads a function's signature for each argument that comes by its place.
+    pictures = _declared(identity=_identity(view, options), _module=module, _view=view, _options=options)
     needs = {picture.id: picture.needs for picture in pictures}
     st.session_state[remembered] = [params for wanted in needs.values() for params in wanted]
     found = {}
@@ -432,7 +433,7 @@ def _pictures(module: object, view: View, options: Options) -> list[Picture]:
             at_hand, _ = fetch(view.lab, wanted, compute=True)
         found |= at_hand
     view = replace(view, fetched=found)
-    return _declared(_identity(view, options), module, view, options)
+    return _declared(identity=_identity(view, options), _module=module, _view=view, _options=options)
 
 
 def _identity(view: View, options: Options) -> str:
@@ -472,8 +473,8 @@ def _draw(view: View, pictures: Sequence[Picture], identity: str) -> None:
 
 def _formulas(view: View, story: Story) -> None:
     """The lab's formulas with the numbers of the run in focus, the parameter changed last in colour."""
-    changed = st.session_state.get(f"changed/{view.lab.id}")
-    if speaking := _speaking(view.focus.key, changed, story.formulas, view.focus):
+    run, changed = view.focus, st.session_state.get(f"changed/{view.lab.id}")
+    if speaking := _speaking(key=run.key, changed=changed, _formulas=story.formulas, _run=run):
         st.header("What the theory says, in numbers")
         formulas(view.lab.id, speaking, view.present)
 

@@ -87,7 +87,9 @@ def player(
     """
     looks: dict[str, Any] = {"step_label": step_label, "key": key, "present": present, "height": height}
     looks["picks"] = on_pick is not None
-    data = _remembered(identity, pictures, steps, **looks) if identity else pack(pictures, steps=steps, **looks)
+    # By name: Streamlit reads a function's signature for each argument that comes by its place.
+    kept = {"identity": identity, "_pictures": pictures, "_steps": steps}
+    data = _remembered(**kept, **looks) if identity else pack(pictures, steps=steps, **looks)
     if on_pick is None:
         _mount(key=key, data=data)
         return
@@ -149,8 +151,8 @@ def pack(
     header |= {"picks": True} if picks else {}
     text = json.dumps(header, separators=_SEPARATORS, allow_nan=False)
     columns = b"".join(body.parts)
-    header["digest"] = hashlib.sha256(text.encode() + columns).hexdigest()
-    encoded = json.dumps(header, separators=_SEPARATORS, allow_nan=False).encode()
+    digest = hashlib.sha256(text.encode() + columns).hexdigest()
+    encoded = f'{text[:-1]},"digest":"{digest}"}}'.encode()
     padding = -(4 + len(encoded)) % 8
     return struct.pack("<I", len(encoded)) + encoded + b"\0" * padding + columns
 

@@ -72,7 +72,7 @@ def note(view: View, metric: str) -> None:
                 metrics={name: metric.mean for name, metric in run.metrics.items()},
                 wall_s=run.wall_s,
                 computed=not run.cached,
-                picture=_thumbnail(run.key, metric, view.x == "log_step", view.lab, run),
+                picture=_thumbnail(key=run.key, metric=metric, log_x=view.x == "log_step", _lab=view.lab, _run=run),
             )
     excess = len(held) - MOST
     for key in [key for key, one in held.items() if not one.name][: max(0, excess)]:
