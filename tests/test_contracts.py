@@ -173,6 +173,20 @@ def test_an_inactive_field_is_nowhere_and_refused_when_set(lab):
     assert all(field.help and field.kind for field in lab.params.fields().values()), "every field is explained"
 
 
+def test_no_rule_looks_at_the_seed(lab, monkeypatch):
+    """So a page offers the same values for every seed, and finds them once."""
+    read, look = set(), lab.params.__getattribute__
+    cases = variants(lab)
+
+    def noted(self, name):
+        read.add(name)
+        return look(self, name)
+
+    monkeypatch.setattr(lab.params, "__getattribute__", noted)
+    assert not [problem for params in cases for problem in params.rules()]
+    assert "rules" in read and "seed" not in read
+
+
 def test_every_field_can_be_activated_and_moves_the_key(lab):
     """Over 300 draws of the other fields; a field that never becomes active is declared in vain."""
     moved = set()
