@@ -46,7 +46,8 @@ WHY_JAX = (
 )
 WHY_CHAIN = (
     "Profiled: the rest is drawing the row, the drift, and the watch on signs and norm, which the chain lacks. Tried: "
-    "rows are drawn 512 at once, and signs are looked at eight at a time by their bits."
+    "rows are drawn 512 at once, signs are looked at eight at a time by their bits, and steps between two events are a "
+    "loop of their own."
 )
 
 

@@ -134,6 +134,7 @@ def test_allowed_imports_pass():
 # -- kernels -------------------------------------------------------------------------------------------------------
 
 DECORATION = {"nogil": True, "cache": True, "error_model": "numpy"}
+INLINED = {**DECORATION, "inline": "always"}  # what a step calls that takes no longer than a call
 OTHER_DECORATORS = {"jit", "vectorize", "guvectorize", "stencil", "cfunc", "generated_jit", "prange"}
 
 
@@ -160,7 +161,7 @@ def kernel_law(source: str, name: str) -> Iterator[str]:
         decorators.add(decorator.func if isinstance(decorator, ast.Call) else decorator)
         keywords = decorator.keywords if isinstance(decorator, ast.Call) else []
         given = {k.arg: k.value.value if isinstance(k.value, ast.Constant) else None for k in keywords}
-        if given != DECORATION or (isinstance(decorator, ast.Call) and decorator.args):
+        if given not in (DECORATION, INLINED) or (isinstance(decorator, ast.Call) and decorator.args):
             yield f"{function.name} must be decorated with exactly {DECORATION}, not {given}"
         if function not in tree.body:
             yield f"{function.name} is not at module level"
@@ -247,6 +248,7 @@ GOOD = '@njit(nogil=True, cache=True, error_model="numpy")\ndef f(x, rng):\n    
         GOOD.replace("nogil=True", "nogil=True, parallel=True"),
         GOOD.replace("nogil=True", "nogil=True, fastmath=True"),
         GOOD.replace("nogil=True", "nogil=True, fastmath={'nnan'}"),
+        GOOD.replace("nogil=True", "nogil=True, inline='never'"),
         GOOD.replace('@njit(nogil=True, cache=True, error_model="numpy")', "@njit"),
         GOOD.replace("@njit", "@numba.jit") + "import numba\n",
         GOOD.replace("rng.standard_normal()", "np.random.standard_normal()"),
@@ -259,6 +261,7 @@ GOOD = '@njit(nogil=True, cache=True, error_model="numpy")\ndef f(x, rng):\n    
 )
 def test_a_bad_kernel_is_flagged(source):
     assert not flags(kernel_law, GOOD)
+    assert not flags(kernel_law, GOOD.replace("nogil=True", "nogil=True, inline='always'"))
     assert flags(kernel_law, source)
 
 

@@ -165,7 +165,7 @@ def pull_back(X, pull, G):
             store(G, j, fused(p3, load(x3, j), part))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def dot(x, b):
     """<x, b> of padded vectors, in four sums of lanes, so that no product waits for the last one's sum."""
     sum0 = sum1 = sum2 = sum3 = spread(0.0)
@@ -181,11 +181,21 @@ def dot(x, b):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def sign_flips(signed, G, rate):
+    """How many factors 1 - rate*G, signed also 1 + rate*G, are negative."""
+    flips = 0
+    for j in range(G.size):
+        flips += 1.0 - rate * G[j] < 0.0
+        flips += signed and 1.0 + rate * G[j] < 0.0
+    return flips
+
+
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def multiply(signed, u, w, beta, linear_drift, G, rate):
     """u *= 1 - rate*G, signed w *= 1 + rate*G, linear_drift += rate*G, and what `predictor` does, in one pass.
 
     Vectors are padded. Return the count of sign flips, and whether the squares are above the limit. Flips are counted
-    only where a factor's sign bit says that there may be one, which is rare.
+    only where a factor's sign bit says that there may be one, which is rare, and so in a function of its own.
     """
     step, one = spread(rate), spread(1.0)
     size = negative = spread(0.0)
@@ -208,11 +218,7 @@ def multiply(signed, u, w, beta, linear_drift, G, rate):
         else:
             store(beta, j, a)
             size += a
-    flips = 0
-    if any_sign(negative):
-        for j in range(u.size):
-            flips += 1.0 - rate * G[j] < 0.0
-            flips += signed and 1.0 + rate * G[j] < 0.0
+    flips = sign_flips(signed, G, rate) if any_sign(negative) else 0
     return flips, not (total(size) <= NORM_SQ_LIMIT)
 
 
@@ -252,6 +258,71 @@ def mean_shrink(signed, u, w, u_start, w_start, drift):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def steps_of_one_sample(
+    signed, X, y, u, w, beta, linear_drift, learning_rate, noise_std, schedule, steps, first, until, chosen, ups,
+    slow_time,
+):  # fmt: skip
+    """The steps first, ..., until - 1 of a batch-one rule, of one block; all vectors padded, beta that of u and w.
+
+    chosen, ups (BLOCK,) are the samples and 0/1 of the block; ups is empty where labels have no noise. Returns the
+    step that it stands at, which is not `until` where the norm is too large there, the flips, whether it is, and the
+    slow time.
+    """
+    flips, labelled = 0, ups.size > 0
+    for k in range(first, until):
+        rate = rate_at(schedule, learning_rate, k, steps)
+        i = chosen[k % BLOCK]
+        row = X[i]
+        pull = dot(row, beta) - y[i]
+        if labelled:
+            noise = noise_at(schedule, noise_std, k, steps)
+            slow_time += (rate * noise) ** 2
+            pull -= noise * (2 * ups[k % BLOCK] - 1)
+        flipped, outside = multiply(signed, u, w, beta, linear_drift, row, rate * pull)
+        flips += flipped
+        if outside:
+            return k + 1, flips, True, slow_time
+    return until, flips, False, slow_time
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def steps_of_all_samples(
+    algorithm, signed, X, y, n, d, u, w, beta, linear_drift, G, res, pull, normals, learning_rate, noise_std, schedule,
+    steps, first, until, chosen, normal_rng, slow_time, noise_work,
+):  # fmt: skip
+    """As `steps_of_one_sample`, of a full-batch rule; G, res, pull and normals are scratch, n and d the true sizes.
+
+    chosen (BLOCK,), of mini-batch noise (2*BLOCK,), holds the samples of the block. The work of additive noise so far
+    is returned last.
+    """
+    flips, per_sample = 0, 1.0 / n
+    for k in range(first, until):
+        rate, noise, b = rate_at(schedule, learning_rate, k, steps), 0.0, k % BLOCK
+        if algorithm != GD:
+            noise = noise_at(schedule, noise_std, k, steps)
+            slow_time += (rate * noise) ** 2
+        residual(X, y, beta, res)
+        for i in range(pull.size):
+            pull[i] = res[i] * per_sample
+        if algorithm == GD_LABEL_NOISE:
+            pull[chosen[b]] -= noise * normal_rng.standard_normal()
+        elif algorithm == MINIBATCH_NOISE:
+            plus, minus = chosen[2 * b], chosen[2 * b + 1]
+            pull[plus] += noise * res[plus]
+            pull[minus] -= noise * res[minus]
+        pull_back(X, pull, G)
+        if algorithm == GAUSSIAN_NOISE:
+            noise_work += diffuse(signed, d, u, w, linear_drift, G, rate, noise, normal_rng, normals)
+            outside = predictor(signed, u, w, beta)
+        else:
+            flipped, outside = multiply(signed, u, w, beta, linear_drift, G, rate)
+            flips += flipped
+        if outside:
+            return k + 1, flips, True, slow_time, noise_work
+    return until, flips, False, slow_time, noise_work
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def simulate(
     algorithm, signed, X, y, c, beta_star, u, w, linear_drift, learning_rate, noise_std, schedule, steps,
     record_at, frame_at, frames, index_rng, sign_rng, normal_rng, cancel, progress, records,
@@ -283,29 +354,27 @@ def simulate(
     u_out, w_out, drift_out = u, w, linear_drift
     u, w, linear_drift = padded(u), padded(w), padded(linear_drift)
     batch_one = algorithm in (SGD, SGD_LABEL_NOISE)
-    noiseless = algorithm in (GD, SGD)
     beta, G, res, pull = aligned(u.size), aligned(u.size), aligned(y.size), aligned(y.size)
     normals = aligned(2 * u.size).reshape(2, u.size)
     u_start, w_start, drift_start = u_out.copy(), w_out.copy(), drift_out.copy()
     slow_time, noise_work = 0.0, 0.0
-    flips, recorded, framed, next_poll = 0, 0, 0, 0
+    k, flips, recorded, framed, next_poll = 0, 0, 0, 0, 0
     chosen, ups = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    status, stop = DONE, steps
-    per_sample = 1.0 / n
+    status = DONE
     interval = poll_interval(algorithm, n, d)
     records[:, :] = np.nan
     frames[:, :] = np.nan
 
     outside = predictor(signed, u, w, beta)
-    for k in range(steps + 1):
+    while k <= steps:
         if outside:
-            status, stop = DIVERGED, k
+            status = DIVERGED
             break
         if k == next_poll and k < steps:
             progress[0] = k
             next_poll += interval
             if cancel[0] != 0:
-                status, stop = CANCELLED, k
+                status = CANCELLED
                 break
 
         if framed < frame_at.size and frame_at[framed] == k:
@@ -333,12 +402,7 @@ def simulate(
         if k == steps:
             break
 
-        rate = rate_at(schedule, learning_rate, k, steps)
-        noise = 0.0 if noiseless else noise_at(schedule, noise_std, k, steps)
-        slow_time += (rate * noise) ** 2
-
-        b = k % BLOCK
-        if b == 0:
+        if k % BLOCK == 0:
             block = min(BLOCK, steps - k)
             if algorithm == MINIBATCH_NOISE:
                 chosen = index_rng.integers(0, n, 2 * block)
@@ -347,36 +411,28 @@ def simulate(
             if algorithm == SGD_LABEL_NOISE:
                 ups = sign_rng.integers(0, 2, block)
 
+        # Until something is to be drawn, recorded or looked at.
+        until = min(steps, next_poll, k - k % BLOCK + BLOCK)
+        if recorded < record_at.size:
+            until = min(until, record_at[recorded])
+        if framed < frame_at.size:
+            until = min(until, frame_at[framed])
         if batch_one:
-            row = X[chosen[b]]
-            one_pull = dot(row, beta) - y[chosen[b]]
-            if algorithm == SGD_LABEL_NOISE:
-                one_pull -= noise * (2 * ups[b] - 1)
-            flipped, outside = multiply(signed, u, w, beta, linear_drift, row, rate * one_pull)
-            flips += flipped
-            continue
-
-        residual(X, y, beta, res)
-        for i in range(pull.size):
-            pull[i] = res[i] * per_sample
-        if algorithm == GD_LABEL_NOISE:
-            pull[chosen[b]] -= noise * normal_rng.standard_normal()
-        elif algorithm == MINIBATCH_NOISE:
-            plus, minus = chosen[2 * b], chosen[2 * b + 1]
-            pull[plus] += noise * res[plus]
-            pull[minus] -= noise * res[minus]
-        pull_back(X, pull, G)
-        if algorithm == GAUSSIAN_NOISE:
-            noise_work += diffuse(signed, d, u, w, linear_drift, G, rate, noise, normal_rng, normals)
-            outside = predictor(signed, u, w, beta)
+            k, flipped, outside, slow_time = steps_of_one_sample(
+                signed, X, y, u, w, beta, linear_drift, learning_rate, noise_std, schedule, steps, k, until,
+                chosen, ups, slow_time,
+            )  # fmt: skip
         else:
-            flipped, outside = multiply(signed, u, w, beta, linear_drift, G, rate)
-            flips += flipped
+            k, flipped, outside, slow_time, noise_work = steps_of_all_samples(
+                algorithm, signed, X, y, n, d, u, w, beta, linear_drift, G, res, pull, normals, learning_rate,
+                noise_std, schedule, steps, k, until, chosen, normal_rng, slow_time, noise_work,
+            )  # fmt: skip
+        flips += flipped
 
     u_out[:], w_out[:], drift_out[:] = u[:d], w[:d], linear_drift[:d]
     if status == DONE:
         progress[0] = steps
-    return status, stop, flips
+    return status, k, flips
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
