@@ -247,12 +247,12 @@ def work(params: InductiveBiasParams) -> Work:
         product = 8.0 * p * k * (params.dim + k) if params.encoder == "table" else 6.0 * p * p * k + 4.0 * p * k * k
         steps["descend"] = params.steps * (product + 300.0)
     kept = min(k, P)
-    solved = P * kept * kept + P * kept * 8.0 + 1e6
+    solved = 2.0 * P * kept * kept + P * kept * 16.0 + 4e6
     if params.training == "minimiser" and params.encoder == "table":
-        solved += P * P * kept
+        solved += 2.0 * P * P * kept
     elif params.training == "minimiser":
         solved += 20.0 * p**3 + params.n_pairs * (p + 3.0 * params.dim) * 10.0
-    steps["measure"] = looks * look_work(P, kept) + solved
+    steps["measure"] = 1.4 * looks * look_work(P, kept) + solved  # what surrounds a look included
     own = P * p * p if params.encoder == "relu" else 0.0
     steps["measure"] += own
     once = P * p * p if params.encoder in CLASSES else 0.0

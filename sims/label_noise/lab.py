@@ -323,7 +323,7 @@ def derive(params: LabelNoiseParams, trace: Trace, predicted: Prediction) -> Map
     return prediction.derive(params, trace)
 
 
-SETUP = 1.5e6  # what surrounds the steps of a replicate, in units of the probe `projection`
+SETUP = 4e6  # what surrounds the steps of a replicate, in units of the probe `projection`
 
 
 def work(params: LabelNoiseParams) -> Work:
@@ -355,8 +355,11 @@ def work(params: LabelNoiseParams) -> Work:
 
 
 def _projection_count(n: int, d: int, points: int) -> float:
-    """Newton steps on the n-dimensional dual, a handful a point, each n*n*d/2 products and a Cholesky factor."""
-    return points * (n * n * d + n**3 / 3.0 + 50.0 * d)
+    """Newton steps on the n-dimensional dual, a handful a point, each n*n*d/2 products and a Cholesky factor.
+
+    Of few samples most is what grows more slowly: functions of d numbers, and the interpreter's own.
+    """
+    return points * (n * n * d + n**3 / 3.0 + 50.0 * n * d + 1e5)
 
 
 def probes() -> Mapping[str, Callable[[], float]]:
