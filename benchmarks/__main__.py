@@ -7,6 +7,7 @@ names only those modules are, and nothing is written. Returns 1 if a goal was mi
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,8 +48,9 @@ def main(names: Sequence[str] = ()) -> int:
         print(f"No benchmark is called {', '.join(unknown)}; there are: {', '.join(known)}.", file=sys.stderr)
         return 2
     sections = []
+    shared = machine.at_once(os.cpu_count() or 1)
     with contest.one_core():
-        found = machine.describe()
+        found = machine.describe(shared)
         print(f"{found['cpu']}. {found['limits']}.\n", flush=True)
         for lab in of_labs():
             if not names or lab in names:

@@ -115,7 +115,8 @@ def test_a_missed_goal_fails_the_whole_and_says_why(monkeypatch, capsys):
     monkeypatch.setattr(bench, "of_labs", lambda: [])
     written = []
     monkeypatch.setattr(report, "write", lambda sections, found: written.append(len(sections)))
-    monkeypatch.setattr(machine, "describe", lambda: {"cpu": "a processor", "limits": "none"})
+    monkeypatch.setattr(machine, "at_once", lambda processes: 1.5)
+    monkeypatch.setattr(machine, "describe", lambda shared: {"cpu": "a processor", "limits": "none"})
     assert bench.main() == 0
     monkeypatch.setattr(waiting, "measure", lambda: section(met, missed))
     assert bench.main() == 1

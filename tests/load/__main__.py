@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.machine import at_once
 from sims.engine.provenance import cores, fingerprint
 from tests.house import ROOT, House
 
@@ -89,7 +90,9 @@ def table(figures: Sequence[Figure]) -> str:
     """The figures as Markdown, with the machine and the day."""
     now = datetime.datetime.now(datetime.UTC).date().isoformat()
     machine = f"{fingerprint()['cpu']}, {cores()} cores, Python {platform.python_version()}"
-    rows = [f"Measured on {now} by `make load`: {machine}; load of the machine before it {os.getloadavg()[2]:.1f}.", ""]
+    shared = f"{cores()} processes at once did {at_once(cores()):.2f} times the work of one after it"
+    load = f"load of the machine before it {os.getloadavg()[2]:.1f}"
+    rows = [f"Measured on {now} by `make load`: {machine}; {load}; {shared}.", ""]
     rows += ["| scenario | what | measured | limit | |", "| --- | --- | --- | --- | --- |"]
     for one in figures:
         limit = "" if one.limit is None else f"{'≥' if one.least else '≤'} {number(one.limit)} {one.unit}"
