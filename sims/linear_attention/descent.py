@@ -13,7 +13,19 @@ import numpy as np
 from numba import njit
 
 from ..engine.simd import WIDTH, aligned, load, spread, store
-from .kernels import CANCELLED, DIVERGED, DONE, LOSS_LIMIT, record
+from .kernels import CANCELLED, DIVERGED, DONE, FULL, LOSS_LIMIT, blank, record, unpack
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def pack(u, c, A, b, h, theta):
+    """theta (d*d + 3d + 1,) = [u, c, A, b, h] without the padding of the vectors and of the rows of A."""
+    d, wide = A.size // u.size, u.size
+    b_at = d + 1 + d * d
+    theta[d] = c
+    for i in range(d):
+        theta[i], theta[b_at + i], theta[b_at + d + i] = u[i], b[i], h[i]
+        for j in range(d):
+            theta[d + 1 + i * d + j] = A[i * wide + j]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -26,14 +38,8 @@ def descend_full(
     wide, b_at = -(-d // WIDTH) * WIDTH, d + 1 + d * d
     zero, half, rate, factor = spread(0.0), spread(0.5), spread(learning_rate), spread(scale)
     variance, R, twice, C = aligned(wide), aligned(wide), aligned(wide), aligned(wide)
-    u, b, h, trained_b, Cu, su = (
-        aligned(wide),
-        aligned(wide),
-        aligned(wide),
-        aligned(wide),
-        aligned(wide),
-        aligned(wide),
-    )
+    u, b, h, trained_b = aligned(wide), aligned(wide), aligned(wide), aligned(wide)
+    Cu, su = aligned(wide), aligned(wide)
     du, db, p, r, w, squares, total = (
         aligned(wide), aligned(wide), aligned(wide), aligned(wide), aligned(wide), aligned(wide), aligned(wide),
     )  # fmt: skip
@@ -58,9 +64,7 @@ def descend_full(
             A[i * wide + j] = A_turned[j * wide + i] = theta[d + 1 + i * d + j]
     c = theta[d]
     recorded, framed, limit, status, last = 0, 0, np.inf, DONE, steps
-    records[:, :] = np.nan
-    diagonal[:, :] = np.nan
-    frames[:, :, :] = np.nan
+    blank(records, diagonal, frames)
 
     for k in range(steps + 1):
         progress[0] = k
@@ -129,11 +133,8 @@ def descend_full(
             break
         if recorded < record_at.size and record_at[recorded] == k:
             frame = framed < frame_at.size and frame_at[framed] == k
-            blocks[d] = c
-            for i in range(d):
-                blocks[i], blocks[b_at + i], blocks[b_at + d + i] = u[i], b[i], h[i]
-                for j in range(d):
-                    blocks[d + 1 + i * d + j] = A[i * wide + j] * scale
+            pack(u, c, A, trained_b, h, theta)
+            unpack(FULL, theta, scale, blocks)
             record(blocks, Q, (odd, even), recorded, framed if frame else -1, records, diagonal, frames)
             recorded += 1
             framed += frame
@@ -166,9 +167,5 @@ def descend_full(
             trained_b[j] -= learning_rate * (db[j] * scale)
         c -= learning_rate * dc
 
-    theta[d] = c
-    for i in range(d):
-        theta[i], theta[b_at + i], theta[b_at + d + i] = u[i], trained_b[i], h[i]
-        for j in range(d):
-            theta[d + 1 + i * d + j] = A[i * wide + j]
+    pack(u, c, A, trained_b, h, theta)
     return status, last

@@ -229,6 +229,14 @@ def gradient_diagonal(lam, t, n, s2, even, blocks, out, work):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def blank(records, diagonal, frames):
+    """NaN wherever a run may record: what it does not come to stays so."""
+    records[:, :] = np.nan
+    diagonal[:, :] = np.nan
+    frames[:, :, :] = np.nan
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def record(blocks, Q, losses, at, framed, records, diagonal, frames):
     """Write what is recorded of the blocks into column `at` of the records, and frame `framed` if it is not -1."""
     d = Q.shape[0]
@@ -276,9 +284,7 @@ def descend(
     blocks, gradient = np.empty(d * d + 3 * d + 1), np.empty(d * d + 3 * d + 1)
     move, work, Q = np.empty(theta.size), np.empty((8, d)), np.empty((d, d))
     recorded, framed, limit = 0, 0, np.inf
-    records[:, :] = np.nan
-    diagonal[:, :] = np.nan
-    frames[:, :, :] = np.nan
+    blank(records, diagonal, frames)
     for k in range(steps + 1):
         progress[0] = k
         if cancel[0] != 0:
@@ -316,9 +322,7 @@ def descend_commuting(
     for i in range(d):
         v1 += lam[i] * t[i]
     recorded, framed, limit = 0, 0, np.inf
-    records[:, :] = np.nan
-    diagonal[:, :] = np.nan
-    frames[:, :, :] = np.nan
+    blank(records, diagonal, frames)
     for step in range(steps + 1):
         progress[0] = step
         if cancel[0] != 0:

@@ -56,7 +56,7 @@ STREAMS = stream_table(
 FRAME_SIZE = 16  # rows and columns of the effective matrix that are kept of each frame
 DIAGONAL = 16  # entries of its diagonal that are kept of every recorded step
 MOST_UNKNOWNS = 12  # coordinates of a finite training set solved by least squares, which has dim^2 unknowns
-FEWEST_IN_LANES = 8  # dimensions from which rows of a whole layer are trained eight numbers at a time
+LANES = 8  # numbers that are trained at a time, in so many dimensions or more: the width of `engine.simd`
 DENSE_UP_TO = 60  # sizes of finite training sets that are all recorded
 
 _SAMPLED = {"training": ("sgd", "adam")}
@@ -313,10 +313,15 @@ class LinearAttentionParams(Params):
         return self.is_active("layers") and self.layers > 1
 
     @property
+    def commuting(self) -> bool:
+        """Whether the exact gradient starts with a diagonal A and no other block, and so keeps it diagonal."""
+        return self.training == "exact_gradient" and self.init == "balanced" and self.model != "literal"
+
+    @property
     def in_lanes(self) -> bool:
         """Whether the exact gradient trains a whole layer in so many dimensions that its rows fill lanes."""
-        moving = self.training == "exact_gradient" and self.init != "balanced"
-        return moving and self.model == "full" and self.dim >= FEWEST_IN_LANES
+        whole = self.training == "exact_gradient" and self.model == "full" and not self.commuting
+        return whole and self.dim >= LANES
 
     @property
     def moments_known(self) -> bool:
@@ -461,10 +466,9 @@ def counts(params: LinearAttentionParams) -> dict[str, float]:
     recorded = len(recorded_steps(params))
     literal = d**3 + 10.0 * d * d if params.model == "literal" else 0.0
     if params.training == "exact_gradient":
-        commuting = params.init == "balanced" and params.model != "literal"
         if params.in_lanes:
-            found["lanes"] = params.steps * (d * math.ceil(d / 8) + 4.0)
-        elif commuting:
+            found["lanes"] = params.steps * (d * math.ceil(d / LANES) + 4.0)
+        elif params.commuting:
             found["exact"] = params.steps * (4.0 * d + 10)
         elif params.has_even_blocks:
             found["exact"] = params.steps * (6.0 * d * d + 20 * d + 40 + literal)

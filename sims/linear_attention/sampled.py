@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .kernels import FULL, LITERAL, LOSS_LIMIT, gradient_diagonal, pull, record, unpack
+from .kernels import FULL, LITERAL, LOSS_LIMIT, blank, gradient_diagonal, pull, record, unpack
 from .prompts import (
     all_moments,
     covariate,
@@ -275,9 +275,7 @@ def train_on_batches(
     X, D = np.empty((batch, d)), np.empty((batch, d))
     A, dA = np.empty((layers, d, d)), np.empty((layers, d, d))
     recorded, framed, limit, largest, seen, since = 0, 0, np.inf, 0.0, 0.0, 0
-    records[:, :] = np.nan
-    diagonal[:, :] = np.nan
-    frames[:, :, :] = np.nan
+    blank(records, diagonal, frames)
     for k in range(steps + 1):
         progress[0] = k
         if layers == 1:

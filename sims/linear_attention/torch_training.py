@@ -97,7 +97,7 @@ def descend(
             for r in np.flatnonzero(np.any(beyond, axis=0)):
                 late = int(np.argmax(beyond[:, r]))
                 stopped[r], ended[r] = begin + late, landscape.as_they_are(model.blocks([late]))[r]
-                if params.init == "balanced" and params.model != "literal" and late < count:
+                if params.commuting and late < count:
                     # The kernel of commuting matrices has moved A, and not c, when it sees the loss.
                     after = landscape.as_they_are(model.blocks([late + 1]))[r]
                     ended[r, d + 1 : d + 1 + d * d] = after[d + 1 : d + 1 + d * d]

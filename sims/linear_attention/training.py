@@ -44,7 +44,7 @@ def train(
         return _least_squares(params, replicate, step, frame_step, diagonal, frames, monitor)
     law = params.law
     lam, t = np.array(law.spectrum), np.array(law.task)
-    if params.init == "balanced" and params.training == "exact_gradient" and params.model != "literal":
+    if params.commuting:
         return _commuting(params, step, frame_step, diagonal, frames, monitor)
     theta = start(params, replicate)
     chart = kernels.CHARTS[params.model]

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sims.engine.simd import WIDTH
 from sims.linear_attention import descent, finite, kernels, population, prompts, sampled
+from sims.linear_attention.lab import LANES
 
 GAUSSIAN, LINEAR = prompts.COVARIATES["gaussian"], prompts.TEACHERS["linear"]
 
@@ -239,6 +241,10 @@ def test_in_lanes_a_descent_is_the_same_to_the_bit(d, skip, scale, rate, steps, 
     assert flags[1][0] == done[1]
     for one, other in zip((found, *own), (expected, *plain[1:4]), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_lanes_are_as_wide_as_the_front_door_says():
+    assert LANES == WIDTH
 
 
 @pytest.mark.parametrize("separate", [False, True])
